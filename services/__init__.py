@@ -1,0 +1,1 @@
+"""Tetrad: a gRPC-first gateway for chat, embeddings, transcription and reranking."""

@@ -1,0 +1,138 @@
+"""JSON text to protobuf wire bytes and back, compiled from the descriptors.
+
+Lossless: what no typed field holds travels in `extra` or `other`, byte for byte. Messages go by
+their short names ("ChatRequest"). Knows nothing of HTTP, gRPC or models.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from google.protobuf.message import DecodeError
+
+from services.codec import compiled, explain, leaves
+from services.codec.explain import Violation
+from services.codec.jsontext import (
+    JsonError,
+    NeedExact,
+    check_depth,
+    dumps,
+    loads,
+    loads_exact,
+)
+from services.codec.plan import (
+    FieldPlan,
+    MessagePlan,
+    MethodPlan,
+    RestPlan,
+    RoutePlan,
+    ServicePlan,
+    message_class,
+    message_names,
+    plan,
+    service_plans,
+)
+
+__all__ = [
+    "CodecError",
+    "DecodeError",
+    "FieldPlan",
+    "JsonError",
+    "MessagePlan",
+    "MethodPlan",
+    "RestPlan",
+    "RoutePlan",
+    "ServicePlan",
+    "Violation",
+    "check",
+    "decode",
+    "dumps",
+    "encode",
+    "encode_value",
+    "loads",
+    "loads_exact",
+    "message_class",
+    "message_names",
+    "plan",
+    "service_plans",
+    "source",
+    "to_json",
+]
+
+
+class CodecError(ValueError):
+    """A body that is not what it should be; `violations` say what and where."""
+
+    def __init__(self, violations: tuple[Violation, ...]) -> None:
+        super().__init__(
+            "; ".join(f"{v.field}: {v.description}" if v.field else v.description for v in violations)
+        )
+        self.violations = violations
+
+
+def encode(message: str, json: bytes, *, replace_surrogates: bool = False) -> bytes:
+    """JSON text to wire bytes.
+
+    A lone surrogate is an error, or U+FFFD with `replace_surrogates` (for upstream answers, which
+    nobody can mend). Raises JsonError (no JSON) and CodecError (not such a message).
+    """
+    try:
+        value = orjson.loads(json)
+        check_depth(json)
+        return _encoded(message, value, exactly=False)
+    except (orjson.JSONDecodeError, NeedExact):
+        value = loads_exact(json, replace_surrogates=replace_surrogates)
+        return _encoded(message, value, exactly=True)
+
+
+def encode_value(message: str, value: Any) -> bytes:
+    """Parsed JSON to wire bytes. Raises CodecError."""
+    try:
+        return _encoded(message, value, exactly=False)
+    except NeedExact:
+        return _encoded(message, value, exactly=True)
+
+
+def _encoded(message: str, value: Any, *, exactly: bool) -> bytes:
+    wire = compiled.to_function(message, exactly=exactly)(value)
+    if wire is None:
+        raise CodecError(
+            explain.missing(message, value)
+            or (Violation("", f"this JSON has no {message}: a member fits no field"),)
+        )
+    return wire
+
+
+def decode(message: str, wire: bytes, *, usage_asked: bool = False) -> bytes:
+    """Wire bytes to JSON text. Raises CodecError.
+
+    With `usage_asked` an absent usage of a chunk is printed as null, as OpenAI does then.
+    """
+    try:
+        parsed = message_class(message).FromString(wire)
+    except DecodeError:
+        raise CodecError((Violation("", f"the bytes are not a {message}"),)) from None
+    return to_json(message, parsed, usage_asked=usage_asked)
+
+
+def to_json(message: str, parsed: Any, *, usage_asked: bool = False) -> bytes:
+    """A message object to JSON text. Raises CodecError."""
+    try:
+        value = compiled.from_function(message)(parsed, usage_asked)
+        text = orjson.dumps(value, option=leaves.OPTIONS)
+        check_depth(text)
+    except (leaves.Misfit, JsonError) as error:
+        violations = explain.misfits(message, parsed) or (Violation("", str(error)),)
+        raise CodecError(violations) from None
+    return text
+
+
+def check(message: str, value: Any) -> tuple[Violation, ...]:
+    """REQUIRED members that a parsed JSON body lacks or has with the wrong type; () is good."""
+    return explain.missing(message, value)
+
+
+def source(message: str) -> str:
+    """The Python source compiled for a message. KeyError if there is none."""
+    return compiled.source(message)

@@ -1,0 +1,179 @@
+"""Finds what is wrong with a body, and where, once the compiled code has found that something is.
+
+Slow on purpose: it walks plans, so that the compiled code need not carry paths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.message import Message
+
+from services.codec import compiled
+from services.codec.jsontext import JsonError, loads
+from services.codec.plan import FieldPlan, MessagePlan, Shape, UnionShape, plan
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One thing that is wrong: `field` is a path such as messages[2].content, "" for the whole."""
+
+    field: str
+    description: str
+
+
+def missing(name: str, value: Any) -> tuple[Violation, ...]:
+    """REQUIRED members that a JSON value lacks or has with the wrong type."""
+    if type(value) is not dict:
+        return (Violation("", f"expected a JSON object, found {kind_of(value)}"),)
+    return tuple(_missing(plan(name), value, ""))
+
+
+def _missing(this: MessagePlan, value: dict[str, Any], prefix: str) -> Iterator[Violation]:
+    for field in this.members:
+        member = value.get(field.member)
+        if not field.required:
+            continue
+        path = f"{prefix}{field.member}"
+        if member is None:
+            yield Violation(path, "required, but absent")
+        elif not _looks_right(field, member):
+            empty = " that is not empty" if member in ([], {}) else ""
+            yield Violation(path, f"expected {_expected(field)}{empty}, found {kind_of(member)}")
+
+
+def _looks_right(field: FieldPlan, value: Any) -> bool:
+    """Whether the type is right at first sight: each call pays for this, so it does not descend."""
+    if field.repeated:
+        if type(value) is not list or not value:
+            return False
+        return field.kind != "message" or all(type(item) is dict for item in value)
+    if field.kind == "message":
+        union = plan(field.message or "").union
+        return type(value) is dict or bool(union and union.shape is UnionShape.UNTAGGED)
+    return type(value) is str
+
+
+def misfits(name: str, message: Message) -> tuple[Violation, ...]:
+    """What in a message has no JSON, or is REQUIRED and absent."""
+    return tuple(_misfits(plan(name), message, ""))
+
+
+def _misfits(this: MessagePlan, message: Any, prefix: str) -> Iterator[Violation]:
+    for field in (*this.fields, *(this.union.arms if this.union else ())):
+        path = f"{prefix}{field.name}"
+        if _is_absent(field, message):
+            if field.required:
+                yield Violation(path, "required, but absent")
+            continue
+        value = getattr(message, field.name)
+        if field.shape is Shape.REMAINDER:
+            yield from _remainder_misfits(this, message, value.json, path)
+        elif field.shape in (Shape.DATA_URL, Shape.BASE64):
+            twin = next((f for f in this.members if f.member == field.member), None)
+            if twin and message.HasField(twin.name):
+                yield Violation(path, f"set beside {prefix}{twin.name}: give one of the two")
+        elif field.is_map:
+            for key, item in value.items():
+                yield from _value_misfits(field, item, f"{path}[{key!r}]")
+        elif field.repeated:
+            for index, item in enumerate(value):
+                yield from _value_misfits(field, item, f"{path}[{index}]")
+        else:
+            yield from _value_misfits(field, value, path)
+    if this.union:
+        yield from _union_misfits(this, message, prefix)
+
+
+def _is_absent(field: FieldPlan, message: Any) -> bool:
+    if field.presence:
+        return not message.HasField(field.name)
+    return not getattr(message, field.name)
+
+
+def _value_misfits(field: FieldPlan, value: Any, path: str) -> Iterator[Violation]:
+    if field.kind == "message":
+        yield from _misfits(plan(field.message or ""), value, f"{path}.")
+    elif field.kind == "json":
+        yield from _text_misfits(value.json, path)
+    elif field.kind in ("double", "float") and value - value != 0:
+        yield Violation(path, f"{value} has no JSON: give a finite number")
+    elif field.kind == "enum" and value and value not in {number for _, number in field.values}:
+        known = ", ".join(f"{number} ({name})" for name, number in field.values)
+        yield Violation(path, f"unknown value {value}; known are {known}")
+
+
+def _text_misfits(text: str, path: str) -> Iterator[Violation]:
+    try:
+        loads(text)
+    except JsonError as error:
+        yield Violation(path, f"not a JSON text: {error}")
+
+
+def _remainder_misfits(
+    this: MessagePlan, message: Any, text: str, path: str
+) -> Iterator[Violation]:
+    problems = tuple(_text_misfits(text, path))
+    if problems:
+        yield from problems
+        return
+    members = loads(text)
+    if type(members) is not dict:
+        yield Violation(path, f"expected a JSON object, found {kind_of(members)}")
+        return
+    for name, fits in compiled.FITS[this.name].items():
+        if name in members:
+            field = next((f for f in this.members if f.member == name), None)
+            is_set = field is None or not _is_absent(field, message)
+            if is_set or fits(members[name]):
+                home = field.name if field else name
+                yield Violation(path, f"member {name!r} belongs in the field {home}")
+
+
+def _union_misfits(this: MessagePlan, message: Any, prefix: str) -> Iterator[Violation]:
+    assert this.union
+    where = prefix.rstrip(".")
+    arm = message.WhichOneof(this.union.name)
+    if arm == "other":
+        yield from _text_misfits(message.other.json, f"{prefix}other")
+        if this.union.shape is UnionShape.ADJACENT and len(message.ListFields()) > 1:
+            yield Violation(where, "`other` is the whole value: nothing can be set beside it")
+    elif arm is None and this.union.shape in (UnionShape.ADJACENT, UnionShape.INTERNAL):
+        names = ", ".join(a.name for a in this.union.arms)
+        yield Violation(where, f"nothing set: one of {names} is needed")
+    elif arm == "sparse" and len(message.sparse.indices) != len(message.sparse.values):
+        yield Violation(f"{prefix}sparse", "indices and values differ in number")
+
+
+def kind_of(value: Any) -> str:
+    """What a JSON value is, in words."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "a boolean"
+    if isinstance(value, str):
+        return "a string"
+    if isinstance(value, (int, float)):
+        return "a number"
+    return "a list" if isinstance(value, list) else "an object"
+
+
+_WORDS = {
+    "string": "a string",
+    "bytes": "base64",
+    "bool": "a boolean",
+    "enum": "a string",
+    "message": "an object",
+    "json": "JSON",
+}
+
+
+def _expected(field: FieldPlan) -> str:
+    if field.is_map:
+        return "an object"
+    if field.repeated:
+        each = {"message": "objects", "string": "strings"}.get(field.kind, "numbers")
+        return f"a list of {each}"
+    return _WORDS.get(field.kind, "a number")

@@ -1,0 +1,151 @@
+"""JSON text: read fast, read exactly, written without loss.
+
+orjson reads and writes; where it would change a value (integers past 64 bits, floats with more
+digits than a double) or give up (depth, lone surrogates) the exact reader and writer step in.
+Knows nothing of messages.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, NoReturn
+
+import orjson
+
+MAX_DEPTH = 512
+
+_STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_SURROGATE = re.compile("[\ud800-\udfff]")
+# A number that orjson may have changed: past 64 bits (printed with an exponent), or with as many
+# digits as a double can hold. Text inside strings may match too, which only costs time.
+_SUSPECT = re.compile(rb"\d(?:[eE][-+]?\d|[.\d]{16})")
+
+
+class JsonError(ValueError):
+    """The text is not JSON, nested too deeply, or holds what UTF-8 cannot (a lone surrogate)."""
+
+
+class NeedExact(Exception):
+    """A value may have changed when it was read fast; read the text again with `loads_exact`."""
+
+
+class ExactFloat(float):
+    """A float that remembers how it was written."""
+
+    __slots__ = ("text",)
+    text: str
+
+    def __new__(cls, text: str) -> ExactFloat:
+        self = super().__new__(cls, text)
+        self.text = text
+        return self
+
+
+def loads(data: bytes | str) -> Any:
+    """Parse, fast. Integers past 64 bits come back as floats: see `raw`. Raises JsonError."""
+    try:
+        value = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return loads_exact(data)
+    check_depth(data if isinstance(data, bytes) else data.encode())
+    return value
+
+
+def loads_exact(data: bytes | str, *, replace_surrogates: bool = False) -> Any:
+    """Parse so that `dumps` gives every number back as it was written. Raises JsonError.
+
+    A lone surrogate is an error, or U+FFFD with `replace_surrogates`.
+    """
+    try:
+        text = data.decode() if isinstance(data, bytes) else data
+    except UnicodeDecodeError as error:
+        raise JsonError(f"not UTF-8 at byte {error.start}") from None
+    check_depth(text.encode("utf-8", "surrogatepass"))
+    try:
+        value = json.loads(text, parse_float=ExactFloat, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        raise JsonError(f"{error.msg} at line {error.lineno} column {error.colno}") from None
+    except ValueError as error:  # more digits in an integer than Python converts
+        raise JsonError(str(error)) from None
+    if "\\u" in text and _SURROGATE.search(json.dumps(value, ensure_ascii=False)):
+        if not replace_surrogates:
+            raise JsonError("a lone surrogate (half of a UTF-16 pair) in a string")
+        value = _without_surrogates(value)
+    return value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise JsonError(f"{name} is not JSON")
+
+
+def _without_surrogates(value: Any) -> Any:
+    if isinstance(value, str):
+        return _SURROGATE.sub("\ufffd", value)
+    if isinstance(value, list):
+        return [_without_surrogates(item) for item in value]
+    if isinstance(value, dict):
+        return {_without_surrogates(k): _without_surrogates(v) for k, v in value.items()}
+    return value
+
+
+def check_depth(data: bytes) -> None:
+    """Raise JsonError if the text nests deeper than MAX_DEPTH."""
+    if data.count(b"[") + data.count(b"{") <= MAX_DEPTH:
+        return
+    depth = 0
+    for byte in _STRINGS.sub(b"", data).translate(None, _NOT_BRACKETS):
+        if byte in b"[{":
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise JsonError(f"nested deeper than {MAX_DEPTH} levels")
+        else:
+            depth -= 1
+
+
+def dumps(value: Any) -> bytes:
+    """Print compactly and without loss: integers of any size, any depth, numbers as read."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        return dumps_exact(value)
+
+
+def dumps_exact(value: Any) -> bytes:
+    """As `dumps`, for values of `loads_exact`."""
+    pieces: list[str] = []
+    _print(value, pieces.append)
+    return "".join(pieces).encode()
+
+
+def _print(value: Any, add: Any) -> None:
+    if isinstance(value, dict):
+        separator = "{"
+        for name, member in value.items():
+            add(separator + json.dumps(name, ensure_ascii=False) + ":")
+            _print(member, add)
+            separator = ","
+        add("}" if value else "{}")
+    elif isinstance(value, list):
+        separator = "["
+        for item in value:
+            add(separator)
+            _print(item, add)
+            separator = ","
+        add("]" if value else "[]")
+    elif isinstance(value, ExactFloat):
+        add(value.text)
+    else:
+        add(json.dumps(value, ensure_ascii=False, allow_nan=False))
+
+
+def raw(value: Any) -> bytes:
+    """Print a value that `loads` gave. Raises NeedExact where the text may not be the one read."""
+    try:
+        text = orjson.dumps(value)
+    except TypeError:
+        raise NeedExact from None
+    if _SUSPECT.search(text):
+        raise NeedExact
+    return text

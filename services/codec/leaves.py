@@ -1,0 +1,208 @@
+"""Hand-written leaves of the codec: varints, vectors, data URLs, remainders.
+
+Each `*_wire` function gives the bytes of a field's value, or None where the JSON value does not fit
+the field (then the remainder keeps it). Wire format: protobuf's encoding document.
+"""
+
+from __future__ import annotations
+
+import binascii
+import struct
+from typing import Any
+
+import numpy as np
+import orjson
+
+from services.codec.jsontext import ExactFloat, loads
+
+INT32 = range(-(2**31), 2**31)
+INT64 = range(-(2**63), 2**63)
+EXACT_IN_DOUBLE = range(-(2**53), 2**53 + 1)
+
+_NUMBERS = {float, int, ExactFloat}
+
+
+class Misfit(Exception):
+    """A message holds what has no JSON; `explain` finds what and where."""
+
+
+def varint(value: int) -> bytes:
+    """An unsigned integer, or a negative one as 64 bits of two's complement."""
+    value &= 0xFFFFFFFFFFFFFFFF
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+VARINTS = tuple(varint(value) for value in range(16384))
+
+
+def length_delimited(tag: bytes, value: bytes) -> bytes:
+    """A field of wire type 2."""
+    size = len(value)
+    return tag + (VARINTS[size] if size < 16384 else varint(size)) + value
+
+
+def ints_wire(value: Any, allowed: range) -> bytes | None:
+    """A JSON list of integers as packed varints."""
+    if type(value) is not list or not value:
+        return None
+    for item in value:
+        if type(item) is not int or item not in allowed:
+            return None
+    return b"".join([VARINTS[i] if 0 <= i < 16384 else varint(i) for i in value])
+
+
+def floats_wire(value: Any, code: str) -> bytes | None:
+    """A JSON list of numbers as packed floats (code f) or doubles (code d), little-endian."""
+    if type(value) is not list or not value or not set(map(type, value)) <= _NUMBERS:
+        return None
+    try:
+        return struct.pack(f"<{len(value)}{code}", *value)
+    except (OverflowError, struct.error):  # beyond the type's range
+        return None
+
+
+def byte_list_wire(value: Any) -> bytes | None:
+    """A JSON list of integers from 0 to 255 as bytes."""
+    if type(value) is not list:
+        return None
+    if any(type(item) is not int or not 0 <= item <= 255 for item in value):
+        return None
+    return bytes(value)
+
+
+def base64_wire(value: Any) -> bytes | None:
+    """Canonical base64 as the bytes that it stands for."""
+    if type(value) is not str:
+        return None
+    try:
+        data = binascii.a2b_base64(value.encode("ascii"), strict_mode=True)
+    except (UnicodeEncodeError, binascii.Error):
+        return None
+    # Unused bits in the last group would not come back.
+    tail = len(data) - len(data) % 3 if len(data) % 3 else max(len(data) - 3, 0)
+    if not value.endswith(base64_text(data[tail:])):
+        return None
+    return data
+
+
+def base64_text(data: bytes) -> str:
+    """Base64 with padding, without line breaks."""
+    return binascii.b2a_base64(data, newline=False).decode("ascii")
+
+
+def data_url(data: bytes, media_type: str) -> str:
+    """A data URL (RFC 2397)."""
+    return f"data:{media_type or 'application/octet-stream'};base64,{base64_text(data)}"
+
+
+# --- vectors (Vector in embed_service.proto) -----------------------------------------------------
+
+_FLOATS, _PACKED, _SPARSE = b"\x0a", b"\x12", b"\x1a"
+_VALUES = b"\x0a"
+_DATA = b"\x0a"
+_INDICES, _SPARSE_VALUES = b"\x0a", b"\x12"
+
+
+def vector_wire(value: Any) -> bytes | None:
+    """A list of numbers, base64, or a list of {"index", "value"} as a Vector."""
+    if type(value) is list:
+        if not value:
+            return length_delimited(_FLOATS, b"")
+        packed = floats_wire(value, "f")
+        if packed is not None:
+            return length_delimited(_FLOATS, length_delimited(_VALUES, packed))
+        return _sparse_wire(value)
+    data = base64_wire(value)
+    if data is None:
+        return None
+    return length_delimited(_PACKED, length_delimited(_DATA, data) if data else b"")
+
+
+def _sparse_wire(value: list[Any]) -> bytes | None:
+    indices, values = [], []
+    for item in value:
+        if type(item) is not dict or item.keys() != {"index", "value"}:
+            return None
+        index, number = item["index"], item["value"]
+        if type(index) is not int or not 0 <= index < 2**32:
+            return None
+        indices.append(varint(index))
+        values.append(number)
+    packed = floats_wire(values, "f")
+    if packed is None:
+        return None
+    return length_delimited(
+        _SPARSE,
+        length_delimited(_INDICES, b"".join(indices)) + length_delimited(_SPARSE_VALUES, packed),
+    )
+
+
+def vector_json(vector: Any) -> Any:
+    """A Vector message as what orjson prints with OPT_SERIALIZE_NUMPY."""
+    arm = vector.WhichOneof("values")
+    if arm == "floats":
+        return np.array(vector.floats.values, dtype=np.float32)
+    if arm == "packed":
+        return base64_text(vector.packed.data)
+    if arm == "sparse":
+        indices, values = vector.sparse.indices, vector.sparse.values
+        if len(indices) != len(values):
+            raise Misfit
+        numbers = np.array(values, dtype=np.float32)
+        return [{"index": i, "value": n} for i, n in zip(indices, numbers, strict=True)]
+    if arm == "other":
+        return json_fragment(vector.other)
+    return None
+
+
+# --- JSON text in messages -----------------------------------------------------------------------
+
+OPTIONS = orjson.OPT_SERIALIZE_NUMPY
+
+
+def json_fragment(text: Any) -> orjson.Fragment:
+    """A JsonText message, checked. Raises Misfit if it is not JSON."""
+    json = text.json
+    try:
+        loads(json)
+    except ValueError:
+        raise Misfit from None
+    return orjson.Fragment(json.encode())
+
+
+def merged(members: dict[str, Any], text: str, typed: dict[str, Any]) -> orjson.Fragment:
+    """Print `members` and, after them, those of the remainder's text, byte for byte.
+
+    `typed` maps the names of typed members to a function that tells whether a JSON value fits the
+    field. Raises Misfit if the text is no object, or repeats a member that is set or would fit.
+    """
+    try:
+        remainder = loads(text)
+    except ValueError:
+        raise Misfit from None
+    if type(remainder) is not dict:
+        raise Misfit
+    for name in remainder.keys() & typed.keys():
+        if members.get(name) is not None or typed[name](remainder[name]):
+            raise Misfit
+        members.pop(name, None)
+    inner = text.strip()[1:-1].strip().encode()
+    if not inner:
+        return orjson.Fragment(orjson.dumps(members, option=OPTIONS))
+    if not members:
+        return orjson.Fragment(b"{" + inner + b"}")
+    return orjson.Fragment(orjson.dumps(members, option=OPTIONS)[:-1] + b"," + inner + b"}")
+
+
+def tagged(tag: str, name: str, value: Any) -> Any:
+    """Put the tag of an internally tagged union before the members of its arm."""
+    if type(value) is dict:
+        return {tag: name, **value}
+    rest = orjson.dumps(value)[1:]
+    comma = b"" if rest.lstrip().startswith(b"}") else b","
+    return orjson.Fragment(b"{" + orjson.dumps(tag) + b":" + orjson.dumps(name) + comma + rest)

@@ -1,0 +1,279 @@
+"""Writes the Python source that turns parsed JSON into wire bytes, one function a message.
+
+A function takes the JSON value and returns the message's bytes, or None where the value cannot be
+that message. What no field holds goes to the remainder (`extra`) or to a union's `other`.
+Only text is made here; `compiled` turns it into functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from services.codec.plan import FieldPlan, MessagePlan, Shape, UnionShape
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_WIRE_TYPES = {
+    "string": _BYTES,
+    "bytes": _BYTES,
+    "message": _BYTES,
+    "json": _BYTES,
+    "double": _FIXED64,
+    "float": _FIXED32,
+    "bool": _VARINT,
+    "int32": _VARINT,
+    "int64": _VARINT,
+    "uint32": _VARINT,
+    "enum": _VARINT,
+}
+_RANGES = {"int32": "INT32", "int64": "INT64", "uint32": "UINT32"}
+
+# A JSON value `v` as the payload of a field: the condition under which it fits, and the expression.
+_SCALARS = {
+    "bool": ("v is True or v is False", "(b'\\1' if v else b'\\0')"),
+    "int32": (
+        "type(v) is int and -2147483648 <= v <= 2147483647",
+        "(VARINTS[v] if 0 <= v < 16384 else varint(v))",
+    ),
+    "int64": (
+        "type(v) is int and v in INT64",
+        "(VARINTS[v] if 0 <= v < 16384 else varint(v))",
+    ),
+    "uint32": ("type(v) is int and 0 <= v <= 4294967295", "varint(v)"),
+    "double": ("is_double(v)", "pack_double(v)"),
+}
+
+
+def identifier(message: str) -> str:
+    """A message's name as part of a Python name."""
+    return message.replace(".", "_")
+
+
+def tag_bytes(number: int, wire_type: int) -> bytes:
+    """Field number and wire type, as they stand before a value."""
+    value = number << 3 | wire_type
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def functions(plan: MessagePlan) -> Iterator[str]:
+    """Source of the message's function and of what it needs beside it."""
+    name = identifier(plan.name)
+    union = plan.union
+    if union and union.shape is UnionShape.VECTOR:
+        yield f"def to_{name}(v):\n    b = vector_wire(v)\n" + _other(plan, "    ")
+    elif union and union.shape is UnionShape.UNTAGGED:
+        yield _untagged(plan)
+    elif union and union.shape is UnionShape.ADJACENT:
+        yield _adjacent(plan)
+    elif union and union.shape is UnionShape.INTERNAL:
+        yield _internal(plan)
+    elif plan.flat:
+        yield (
+            f"def to_{name}(v):\n"
+            "    if type(v) is not list: return None\n"
+            "    if not v: return b''\n" + _indent(_field(plan.flat, "b = {}", "return None"), 4)
+        ) + "    return b\n"
+    else:
+        yield _object(plan)
+
+
+def _object(plan: MessagePlan) -> str:
+    known = {f.member for f in plan.members}
+    lines = [
+        f"def to_{identifier(plan.name)}(o):",
+        "    if type(o) is not dict: return None",
+        "    out = []; add = out.append; get = o.get; seen = 0; odd = ()",
+        *_members(plan, "    "),
+        "    if seen != len(o):",
+        *_remainder(plan, known, "        ", refuse="return None"),
+        "    return b''.join(out)",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _members(plan: MessagePlan, indent: str) -> Iterator[str]:
+    """Straight-line code for the fields; counts members in `seen`, names misfits in `odd`."""
+    for field in plan.members:
+        yield f"{indent}v = get({field.member!r})"
+        yield f"{indent}if v is not None:"
+        yield _indent(
+            _field(field, "add({}); seen += 1", f"odd += ({field.member!r},)"), len(indent) + 4
+        ).rstrip("\n")
+
+
+def _remainder(plan: MessagePlan, known: set[str], indent: str, refuse: str) -> Iterator[str]:
+    """Code for members that no field took. A null of a typed member is an absent member."""
+    names = "{" + ", ".join(sorted(map(repr, known))) + "}" if known else "()"
+    yield f"{indent}rest = {{k: w for k, w in o.items() if k in odd or k not in {names}}}"
+    if plan.remainder:
+        tag = tag_bytes(plan.remainder.number, _BYTES)
+        yield f"{indent}if rest: add(length_delimited({tag!r}, length_delimited(JSON, raw(rest))))"
+    else:
+        yield f"{indent}if rest: {refuse}"
+
+
+def _field(field: FieldPlan, use: str, refuse: str) -> str:
+    """Code that puts the wire bytes of `v` into `use`, or does `refuse` where `v` does not fit."""
+    tag = tag_bytes(field.number, _BYTES)
+    if field.is_map:
+        return _map(field, use, refuse)
+    if field.repeated:
+        if field.shape is Shape.ONE_OR_MANY:
+            one = "if type(v) is not list: v = [v]\n"
+            return one + _repeated(field, use, refuse)
+        return _repeated(field, use, refuse)
+    if field.kind == "string":
+        return _if("type(v) is str", use.format(f"length_delimited({tag!r}, v.encode())"), refuse)
+    if field.kind == "message":
+        call = f"b = to_{identifier(field.message or '')}(v)\n"
+        return call + _if("b is not None", use.format(f"length_delimited({tag!r}, b)"), refuse)
+    if field.kind == "json":
+        payload = f"length_delimited({tag!r}, length_delimited(JSON, raw(v)))"
+        return use.format(payload) + "\n"
+    if field.kind == "bytes":
+        leaf = "byte_list_wire" if field.shape is Shape.BYTES_AS_INTS else "base64_wire"
+        return f"b = {leaf}(v)\n" + _if(
+            "b is not None", use.format(f"length_delimited({tag!r}, b)"), refuse
+        )
+    if field.kind == "enum":
+        values = dict(field.values)
+        return f"b = {values!r}.get(v) if type(v) is str else None\n" + _if(
+            "b is not None", use.format(f"{tag_bytes(field.number, _VARINT)!r} + varint(b)"), refuse
+        )
+    fits, payload = _SCALARS[field.kind]
+    tag = tag_bytes(field.number, _WIRE_TYPES[field.kind])
+    return _if(fits, use.format(f"{tag!r} + {payload}"), refuse)
+
+
+def _repeated(field: FieldPlan, use: str, refuse: str) -> str:
+    """A list. An empty one does not fit: the wire cannot tell it from an absent one."""
+    tag = tag_bytes(field.number, _BYTES)
+    if field.kind in _RANGES:
+        return f"b = ints_wire(v, {_RANGES[field.kind]})\n" + _if(
+            "b is not None", use.format(f"length_delimited({tag!r}, b)"), refuse
+        )
+    if field.kind in ("float", "double"):
+        return f"b = floats_wire(v, {field.kind[0]!r})\n" + _if(
+            "b is not None", use.format(f"length_delimited({tag!r}, b)"), refuse
+        )
+    each: dict[str, Callable[[], str]] = {
+        "string": lambda: "e.encode() if type(e) is str else None",
+        "json": lambda: "length_delimited(JSON, raw(e))",
+        "message": lambda: f"to_{identifier(field.message or '')}(e)",
+    }
+    item = each[field.kind]()
+    return (
+        f"b = [{item} for e in v] if type(v) is list else None\n"
+        "if b and None not in b:\n"
+        f"    b = b''.join([length_delimited({tag!r}, e) for e in b])\n"
+        f"    {use.format('b')}\n"
+        f"else: {refuse}\n"
+    )
+
+
+def _map(field: FieldPlan, use: str, refuse: str) -> str:
+    """An object, each member as an entry {1: key, 2: value}. An empty one does not fit."""
+    tag = tag_bytes(field.number, _BYTES)
+    int_keys = field.shape is Shape.INT_KEYS
+    key = "int_key_wire(k)" if int_keys else "length_delimited(b'\\n', k.encode())"
+    value_tag = tag_bytes(2, _WIRE_TYPES[field.kind])
+    if field.kind == "string":
+        fits, payload = "type(v) is str", f"length_delimited({value_tag!r}, v.encode())"
+    elif field.kind == "message":
+        fits = f"(w := to_{identifier(field.message or '')}(v)) is not None"
+        payload = f"length_delimited({value_tag!r}, w)"
+    else:
+        fits, expression = _SCALARS[field.kind]
+        payload = f"{value_tag!r} + {expression}"
+    return (
+        "b = [] if type(v) is dict else None\n"
+        "for k, v in (v.items() if b is not None else ()):\n"
+        f"    k = {key}\n"
+        f"    if k is None or not ({fits}): b = None; break\n"
+        f"    b.append(length_delimited({tag!r}, k + {payload}))\n"
+        "if b:\n"
+        "    b = b''.join(b)\n"
+        f"    {use.format('b')}\n"
+        f"else: {refuse}\n"
+    )
+
+
+def _untagged(plan: MessagePlan) -> str:
+    """Arms in their order; the first whose JSON type fits."""
+    assert plan.union
+    lines = [f"def to_{identifier(plan.name)}(v):"]
+    for arm in plan.union.arms:
+        lines.append(_indent(_field(arm, "return {}", "pass"), 4).rstrip("\n"))
+    return "\n".join(lines) + "\n    b = None\n" + _other(plan, "    ")
+
+
+def _other(plan: MessagePlan, indent: str) -> str:
+    """What a union does with a value that fits no arm: `b` is None."""
+    assert plan.union
+    other = plan.union.other
+    if other is None:
+        return f"{indent}return b\n"
+    tag = tag_bytes(other.number, _BYTES)
+    return (
+        f"{indent}if b is None: return length_delimited({tag!r}, length_delimited(JSON, raw(v)))\n"
+        f"{indent}return b\n"
+    )
+
+
+def _adjacent(plan: MessagePlan) -> str:
+    """{"type": X, X: arm, siblings}. Without a known tag and a fitting arm: `other`."""
+    assert plan.union
+    name, union = identifier(plan.name), plan.union
+    siblings = {f.member for f in plan.members}
+    lines = [
+        f"def to_{name}(v):",
+        f"    b = part_{name}(v) if type(v) is dict else None",
+        _other(plan, "    "),
+        f"def part_{name}(o):",
+        f"    get = o.get; t = get({union.tag!r}); v = get(t) if type(t) is str else None",
+        "    if v is None: return None",
+    ]
+    for number, arm in enumerate(union.arms):
+        lines.append(f"    {'el' if number else ''}if t == {arm.member!r}:")
+        lines.append(_indent(_field(arm, "out = [{}]", "return None"), 8).rstrip("\n"))
+    lines += [
+        "    else: return None",
+        "    add = out.append; seen = 2; odd = ()",
+        *_members(plan, "    "),
+        "    if seen != len(o):",
+    ]
+    if siblings or plan.remainder:
+        names = {*siblings, union.tag}
+        lines.append(f"        known = {names!r} | {{t}}")
+        body = list(_remainder(plan, set(), "        ", refuse="return None"))
+        lines += [line.replace("k not in ()", "k not in known") for line in body]
+    else:
+        lines.append("        return None")
+    lines.append("    return b''.join(out)")
+    return "\n".join(lines) + "\n"
+
+
+def _internal(plan: MessagePlan) -> str:
+    """{"type": X, members of the arm}. Without a known tag: `other`."""
+    assert plan.union
+    union = plan.union
+    lines = [f"def to_{identifier(plan.name)}(v):", "    b = None"]
+    lines.append("    if type(v) is dict:")
+    lines.append(f"        o = v; t = o.get({union.tag!r})")
+    lines.append(f"        if type(t) is str: v = {{k: w for k, w in o.items() if k != {union.tag!r}}}")
+    for number, arm in enumerate(union.arms):
+        lines.append(f"        {'el' if number else ''}if t == {arm.member!r}:")
+        lines.append(_indent(_field(arm, "return {}", "pass"), 12).rstrip("\n"))
+    lines.append("        v = o")
+    return "\n".join(lines) + "\n" + _other(plan, "    ")
+
+
+def _if(condition: str, then: str, otherwise: str) -> str:
+    return f"if {condition}: {then}\nelse: {otherwise}\n"
+
+
+def _indent(code: str, by: int) -> str:
+    return "".join(" " * by + line + "\n" for line in code.splitlines())
