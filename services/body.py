@@ -1,0 +1,189 @@
+"""One value in two encodings, JSON and protobuf; the other is made only when someone asks.
+
+REST towards an OpenAI-style upstream therefore relays bytes, gRPC runs the codec, and both are one
+path. A body is immutable. Knows no face and no upstream.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from services import codec, errors
+from services.codec import splice
+from services.codec.plan import Shape
+from services.upload import Upload
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """An answer that is not JSON: plain text, SRT, WebVTT."""
+
+    media_type: str
+    text: str
+
+
+class Body:
+    """A request or an answer. `message` is its short name, such as "ChatRequest".
+
+    upload: the file of a multipart request, which stands in no JSON. document: the answer in a
+    format that is not JSON; `json` is then empty. Conversions raise errors.InvalidRequest for
+    requests that are not what they should be.
+    """
+
+    __slots__ = ("_json", "_value", "_wire", "document", "message", "upload", "usage_asked")
+
+    def __init__(self, message: str) -> None:
+        self.message = message
+        self.upload: Upload | None = None
+        self.document: Document | None = None
+        self.usage_asked = False
+        self._json: bytes | None = None
+        self._value: Any = None
+        self._wire: bytes | None = None
+
+    @classmethod
+    def from_json(
+        cls, message: str, data: bytes, value: Any = None, upload: Upload | None = None
+    ) -> Body:
+        """From JSON text, and what it parses to if that is known."""
+        body = cls(message)
+        body._json, body._value, body.upload = data, value, upload
+        return body
+
+    @classmethod
+    def from_value(cls, message: str, value: Any, upload: Upload | None = None) -> Body:
+        """From parsed JSON."""
+        body = cls(message)
+        body._value, body.upload = value, upload
+        return body
+
+    @classmethod
+    def from_wire(cls, message: str, wire: bytes, *, usage_asked: bool = False) -> Body:
+        """From protobuf bytes. A file in them becomes the upload."""
+        body = cls(message)
+        body._wire, body.usage_asked = wire, usage_asked
+        if _field(message, Shape.UPLOAD):
+            body._detach_upload(wire)
+        elif _field(message, Shape.DOCUMENT):
+            body._detach_document(wire)
+        return body
+
+    @classmethod
+    def from_document(cls, message: str, document: Document) -> Body:
+        """From an answer that is not JSON."""
+        body = cls(message)
+        body.document = document
+        return body
+
+    def json(self) -> bytes:
+        """The JSON text; as it came, if it came as JSON."""
+        if self._json is None:
+            if self._value is not None:
+                self._json = codec.dumps(self._value)
+            elif self._wire is not None:
+                try:
+                    self._json = codec.decode(
+                        self.message, self._wire, usage_asked=self.usage_asked
+                    )
+                except codec.CodecError as error:
+                    raise invalid(error) from None
+            else:
+                self._json = b""
+        return self._json
+
+    def value(self) -> Any:
+        """The parsed JSON, to be read only."""
+        if self._value is None:
+            try:
+                self._value = codec.loads(self.json())
+            except codec.JsonError as error:
+                raise errors.InvalidRequest(f"the body is not JSON: {error}") from None
+        return self._value
+
+    def wire(self) -> bytes:
+        """The protobuf bytes."""
+        if self._wire is None:
+            self._wire = self._encoded()
+        return self._wire
+
+    def _encoded(self) -> bytes:
+        if self.document is not None:
+            field = _field(self.message, Shape.DOCUMENT)
+            message = codec.message_class(self.message)()
+            target = getattr(message, field)
+            target.media_type, target.text = self.document.media_type, self.document.text
+            return message.SerializeToString()
+        request = self.message.endswith("Request")
+        try:
+            if self._json is not None:
+                return codec.encode(self.message, self._json, replace_surrogates=not request)
+            return codec.encode_value(self.message, self._value)
+        except codec.CodecError as error:
+            raise invalid(error) from None
+        except codec.JsonError as error:
+            raise errors.InvalidRequest(f"the body is not JSON: {error}") from None
+
+    def check(self) -> None:
+        """Raise errors.InvalidRequest if the body is no object or lacks a REQUIRED member."""
+        violations = codec.check(self.message, self.value())
+        if violations:
+            raise invalid(codec.CodecError(violations))
+
+    def recoded(self, *, usage_asked: bool = False) -> Body:
+        """The same through protobuf: what gRPC callers would see, for `relay: false`."""
+        if self.document is not None:
+            return self
+        body = Body.from_wire(self.message, self.wire(), usage_asked=usage_asked)
+        body.upload = self.upload
+        return body
+
+    def with_members(self, **members: Any) -> Body:
+        """A copy with top-level members set (removed: None); every other byte stays as it is."""
+        text, value = self.json(), self.value()
+        for name, new in members.items():
+            if value.get(name) == new and type(value.get(name)) is type(new):
+                continue
+            text = splice.with_member(text, value, name, new)
+            value = {k: v for k, v in {**value, name: new}.items() if k != name or v is not None}
+        return Body.from_json(self.message, text, value, self.upload)
+
+    def get(self, name: str) -> Any:
+        """A top-level member, or None."""
+        return self.value().get(name)
+
+    def _detach_upload(self, wire: bytes) -> None:
+        field = _field(self.message, Shape.UPLOAD)
+        parsed = self._parsed(wire)
+        if parsed.HasField(field):
+            file = getattr(parsed, field)
+            self.upload = Upload.of(file.data, file.filename, file.media_type)
+            parsed.ClearField(field)
+            self._wire = parsed.SerializeToString()
+
+    def _detach_document(self, wire: bytes) -> None:
+        field = _field(self.message, Shape.DOCUMENT)
+        parsed = self._parsed(wire)
+        if parsed.HasField(field):
+            document = getattr(parsed, field)
+            self.document = Document(document.media_type, document.text)
+
+    def _parsed(self, wire: bytes) -> Any:
+        try:
+            return codec.message_class(self.message).FromString(wire)
+        except codec.DecodeError:
+            raise errors.InvalidRequest(f"the bytes are not a {self.message}") from None
+
+
+def invalid(error: codec.CodecError) -> errors.InvalidRequest:
+    """The error of a body that the codec refused; `param` is the first member at fault."""
+    param = error.violations[0].field or None if error.violations else None
+    return errors.InvalidRequest(str(error), param=param, violations=error.violations)
+
+
+@cache
+def _field(message: str, shape: Shape) -> str:
+    """Name of the message's field of that shape, or "" if it has none."""
+    fields = codec.plan(message).fields
+    return next((field.name for field in fields if field.shape is shape), "")

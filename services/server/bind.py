@@ -1,0 +1,213 @@
+"""Descriptors to handlers: every RPC of every service, without a line for any of them.
+
+A handler takes bytes and gives bytes, so that another gRPC engine could call it. Errors leave
+through one place. Knows nothing of upstreams.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import grpc
+
+from services import codec, errors, metadata
+from services.auth import Keyring
+from services.body import Body
+from services.call import Call
+from services.codec import MethodPlan
+from services.inflight import InFlight
+from services.server import status
+
+Context = grpc.aio.ServicerContext
+Handler = Callable[[Any, Context], Awaitable[Any]]
+
+_log = logging.getLogger("tetrad.grpc")
+_WORD = re.compile(r"(?<!^)(?=[A-Z])")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the gRPC face takes from the configuration. `max_request_bytes` bounds one message."""
+
+    keyring: Keyring
+    in_flight: InFlight
+    max_request_bytes: int
+    pass_in: Collection[str] = ()
+
+
+def handlers(services: Mapping[str, object], settings: Settings) -> list[grpc.GenericRpcHandler]:
+    """One handler per service, and one that answers what no service has.
+
+    `services` maps full names to objects with a coroutine for each RPC, in snake case.
+    """
+    found: list[grpc.GenericRpcHandler] = []
+    for plan in codec.service_plans():
+        service = services[plan.name]
+        methods = {
+            method.name: _handler(Bound(method, getattr(service, snake(method.name)), settings))
+            for method in plan.methods
+        }
+        found.append(grpc.method_handlers_generic_handler(plan.name, methods))
+    return found
+
+
+def snake(name: str) -> str:
+    """stream_chat for StreamChat."""
+    return _WORD.sub("_", name).lower()
+
+
+def _handler(bound: Bound) -> grpc.RpcMethodHandler:
+    plan = bound.plan
+    if plan.client_streaming:
+        return grpc.stream_stream_rpc_method_handler(bound.bidi)
+    if plan.server_streaming:
+        return grpc.unary_stream_rpc_method_handler(bound.stream)
+    return grpc.unary_unary_rpc_method_handler(bound.unary)
+
+
+class Bound:
+    """One RPC and the coroutine that answers it."""
+
+    def __init__(self, plan: MethodPlan, operation: Any, settings: Settings) -> None:
+        self.plan = plan
+        self._operation = operation
+        self._settings = settings
+
+    async def unary(self, request: bytes, context: Context) -> bytes:
+        """bytes to bytes."""
+        async with Ending(context) as ending:
+            call = self._begin(context, ending)
+            with self._settings.in_flight:
+                answer: Body = await self._operation(self._body(request), call)
+                wire = answer.wire()
+                await context.send_initial_metadata(outgoing(call))
+                return wire
+        raise AssertionError("Ending lets no error through")
+
+    async def stream(self, request: bytes, context: Context) -> None:
+        """bytes to messages."""
+        async with Ending(context) as ending:
+            call = self._begin(context, ending)
+            with self._settings.in_flight:
+                await self._write(self._operation(self._body(request), call), call, context)
+
+    async def bidi(self, requests: AsyncIterator[bytes], context: Context) -> None:
+        """Messages to messages."""
+        async with Ending(context) as ending:
+            call = self._begin(context, ending)
+            with self._settings.in_flight:
+                await self._write(self._operation(self._bodies(requests), call), call, context)
+
+    def _begin(self, context: Context, ending: Ending) -> Call:
+        pairs = context.invocation_metadata() or ()
+        given: dict[str, Any] = dict(pairs)
+        ending.id = metadata.request_id(given.get(metadata.REQUEST_ID))
+        remaining = context.time_remaining()
+        deadline = None
+        if remaining is not None:
+            deadline = asyncio.get_running_loop().time() + remaining
+        ending.call = Call(
+            id=ending.id,
+            method=self.plan.name,
+            face="grpc",
+            deadline=deadline,
+            headers=metadata.passing(pairs, self._settings.pass_in, ending.id),
+        )
+        ending.call.principal = self._settings.keyring.identify(given.get("authorization"))
+        return ending.call
+
+    def _body(self, data: bytes) -> Body:
+        limit = self._settings.max_request_bytes
+        if len(data) > limit:
+            way_out = (
+                "; send longer audio through LiveTranscribe"
+                if self.plan.name in ("Transcribe", "StreamTranscribe")
+                else ""
+            )
+            raise errors.RequestTooLarge(
+                f"the message has {len(data)} bytes, the limit is {limit}{way_out}",
+                metadata={"bytes": str(len(data)), "limit_bytes": str(limit)},
+            )
+        return Body.from_wire(self.plan.request, data)
+
+    async def _bodies(self, requests: AsyncIterator[bytes]) -> AsyncIterator[Body]:
+        async for data in requests:
+            yield self._body(data)
+
+    async def _write(
+        self, stream: AsyncGenerator[list[Body], None], call: Call, context: Context
+    ) -> None:
+        # No initial metadata before the first message: it would commit the call and end the
+        # client's right to retry.
+        started = False
+        async with aclosing(stream) as batches:
+            async for batch in batches:
+                if not started:
+                    await context.send_initial_metadata(outgoing(call))
+                    started = True
+                for body in batch:
+                    await context.write(body.wire())
+
+
+def outgoing(call: Call) -> tuple[tuple[str, str], ...]:
+    """Metadata for the caller, before the first message."""
+    return ((metadata.REQUEST_ID, call.id), *call.out.items())
+
+
+class Ending:
+    """The one place where a call's error becomes its status."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self.id = ""
+        self.call: Call | None = None
+
+    async def __aenter__(self) -> Ending:
+        return self
+
+    async def __aexit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if error is None:
+            return
+        if isinstance(error, errors.TetradError):
+            await self._abort(error)
+        task = asyncio.current_task()
+        if isinstance(error, asyncio.CancelledError) and task and task.cancelling():
+            return  # the caller or the deadline: cancellation goes on, never swallowed
+        if isinstance(error, (GeneratorExit, KeyboardInterrupt, SystemExit)):
+            return
+        # Also a CancelledError that our own code raised: passed on, it would hang the client.
+        _log.error("%s %s failed", self.id, self._method(), exc_info=error)
+        await self._abort(errors.Internal())
+
+    def _method(self) -> str:
+        return self.call.method if self.call else "call"
+
+    async def _abort(self, error: errors.TetradError) -> NoReturn:
+        others = tuple(self.call.out.items()) if self.call else ()
+        code, message, trailers = status.details(error, self.id, others)
+        await self._context.abort(code, message, trailers)
+        raise AssertionError("abort does not return")
+
+
+class UnknownMethod(grpc.GenericRpcHandler):
+    """Answers what no service has with a status of ours, so that it carries details."""
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+        """A handler for any method."""
+        path = handler_call_details.method
+
+        async def refuse(requests: AsyncIterator[bytes], context: Context) -> None:
+            async with Ending(context) as ending:
+                given: dict[str, Any] = dict(context.invocation_metadata() or ())
+                ending.id = metadata.request_id(given.get(metadata.REQUEST_ID))
+                raise errors.MethodUnknown(
+                    f"this server has no method {path}", metadata={"method": path}
+                )
+
+        return grpc.stream_stream_rpc_method_handler(refuse)

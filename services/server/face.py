@@ -1,0 +1,114 @@
+"""The gRPC server: options, handlers, health and reflection, start and stop.
+
+The options' reasons are beside them; all come from faults seen in production.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+from services import codec
+from services.config import Address
+from services.server.bind import Settings, UnknownMethod, handlers
+
+_OVER = 1024 * 1024
+"""Our own size limit must strike before grpc's, whose error carries no details."""
+
+_REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
+
+
+class BindError(OSError):
+    """The address cannot be listened on."""
+
+
+def options(max_request_bytes: int) -> list[tuple[str, int]]:
+    """Channel arguments of the server."""
+    return [
+        ("grpc.max_receive_message_length", max_request_bytes + _OVER),
+        ("grpc.max_send_message_length", -1),
+        # A second server on the port must fail to bind, not take half of the connections.
+        ("grpc.so_reuseport", 0),
+        # Clients may ping an idle connection every 10 s without GOAWAY too_many_pings.
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        # Load balancers pin a connection to a replica: make clients come back now and then. The
+        # grace is longer than any stream may be.
+        ("grpc.max_connection_age_ms", 30 * 60_000),
+        ("grpc.max_connection_age_grace_ms", 61 * 60_000),
+        ("grpc.max_concurrent_streams", 1000),
+    ]
+
+
+class GrpcFace:
+    """The server for one address."""
+
+    def __init__(self, services: Mapping[str, object], settings: Settings) -> None:
+        self._server = grpc.aio.server(options=options(settings.max_request_bytes))
+        self._health = health.aio.HealthServicer()
+        names = [plan.name for plan in codec.service_plans()]
+        self._names = ("", *names)
+        self._server.add_generic_rpc_handlers(tuple(handlers(services, settings)))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        listed = [*names, health.SERVICE_NAME, reflection.SERVICE_NAME, _REFLECTION_V1]
+        reflection.enable_server_reflection(listed, self._server)
+        self._server.add_generic_rpc_handlers((_reflection_v1(listed), UnknownMethod()))
+
+    def bind(self, address: Address) -> int:
+        """Take the address; returns the port (0 for a socket file). Raises BindError."""
+        target = f"unix:{address.path}" if address.path else _target(address)
+        try:
+            return self._server.add_insecure_port(target)
+        except RuntimeError as error:
+            raise BindError(f"gRPC cannot listen on {address}: {_why(address, error)}") from None
+
+    async def start(self) -> None:
+        """Begin to answer; health says SERVING."""
+        for name in self._names:
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        await self._server.start()
+
+    async def not_serving(self) -> None:
+        """Health says NOT_SERVING from now on, and its watches end."""
+        await self._health.enter_graceful_shutdown()
+
+    async def stop(self, grace: float | None) -> None:
+        """Refuse new calls, give open ones `grace` seconds, then end them."""
+        await self._server.stop(grace)
+
+
+def _reflection_v1(names: list[str]) -> grpc.GenericRpcHandler:
+    """The servicer of v1alpha under the name of v1: the messages are the same on the wire."""
+    servicer = reflection.aio.ReflectionServicer(names)
+    method = grpc.stream_stream_rpc_method_handler(
+        servicer.ServerReflectionInfo,
+        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    return grpc.method_handlers_generic_handler(
+        _REFLECTION_V1, {"ServerReflectionInfo": method}
+    )
+
+
+def _target(address: Address) -> str:
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    return f"{host}:{address.port}"
+
+
+def _why(address: Address, error: RuntimeError) -> str:
+    """grpc's message names no cause; a plain bind does."""
+    if address.path:
+        return str(error)
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    with socket.socket(family) as probe:
+        try:
+            probe.bind((address.host, address.port))
+        except OSError as cause:
+            return (cause.strerror or str(cause)).lower()
+    return str(error)

@@ -1,0 +1,97 @@
+"""TranscribeService: speech to text by models of type automatic-speech-recognition."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any
+
+from services import codec, errors
+from services.body import Body
+from services.call import Call
+from services.dispatch import Dispatch
+from services.upload import Upload
+
+TYPE = "automatic-speech-recognition"
+
+# Members by which some upstreams fetch the sound themselves (Groq, Mistral).
+_FETCHED = ("url", "file_url", "file_id")
+
+
+class TranscribeService:
+    """Transcribes and translates. Every method raises errors.TetradError only."""
+
+    def __init__(self, dispatch: Dispatch, max_upload_bytes: int) -> None:
+        self._dispatch = dispatch
+        self._max_upload_bytes = max_upload_bytes
+
+    async def transcribe(self, request: Body, call: Call) -> Body:
+        """TranscribeRequest with its upload to TranscribeResponse."""
+        _require_sound(request)
+        return await self._dispatch.unary(TYPE, request, call, lambda adapter: adapter.transcribe)
+
+    def stream_transcribe(self, request: Body, call: Call) -> AsyncIterator[list[Body]]:
+        """TranscribeRequest with its upload to events, in batches; `done` is the last."""
+        _require_sound(request)
+        return self._dispatch.streamed(
+            TYPE, request, call, lambda adapter: adapter.stream_transcribe
+        )
+
+    async def live_transcribe(
+        self, requests: AsyncIterator[Body], call: Call
+    ) -> AsyncGenerator[list[Body], None]:
+        """LiveTranscribeRequests to LiveTranscribeResponses: `final`, once, after the last audio.
+
+        The audio goes to the upstream as it arrives.
+        """
+        config = await _config(requests)
+        given = config.upload
+        sound = Upload.stream(
+            self._audio(requests),
+            filename=given.filename if given and given.filename else "audio.wav",
+            media_type=given.media_type if given else "",
+        )
+        request = Body.from_value(config.message, config.value(), sound)
+        final = await self._dispatch.unary(TYPE, request, call, lambda adapter: adapter.transcribe)
+        answer: Any = codec.message_class("LiveTranscribeResponse")()
+        answer.final.MergeFromString(final.wire())
+        yield [Body.from_wire("LiveTranscribeResponse", answer.SerializeToString())]
+
+    async def _audio(self, requests: AsyncIterator[Body]) -> AsyncIterator[bytes]:
+        total = 0
+        async for body in requests:
+            message = _parsed(body)
+            if message.WhichOneof("message") != "audio":
+                raise _out_of_order("after `config` only `audio` may follow")
+            total += len(message.audio)
+            if total > self._max_upload_bytes:
+                raise errors.RequestTooLarge(
+                    f"the audio is longer than the limit of {self._max_upload_bytes} bytes",
+                    metadata={"limit_bytes": str(self._max_upload_bytes)},
+                )
+            yield message.audio
+
+
+async def _config(requests: AsyncIterator[Body]) -> Body:
+    async for body in requests:
+        message = _parsed(body)
+        if message.WhichOneof("message") == "config":
+            return Body.from_wire("TranscribeRequest", message.config.SerializeToString())
+        break
+    raise _out_of_order("the first message must be `config`")
+
+
+def _parsed(body: Body) -> Any:
+    return codec.message_class(body.message).FromString(body.wire())
+
+
+def _out_of_order(problem: str) -> errors.InvalidRequest:
+    return errors.InvalidRequest(problem, violations=(errors.Violation("message", problem),))
+
+
+def _require_sound(request: Body) -> None:
+    if request.upload is None and not any(request.get(name) for name in _FETCHED):
+        raise errors.InvalidRequest(
+            "file: required, but absent",
+            param="file",
+            violations=(errors.Violation("file", "required, but absent"),),
+        )

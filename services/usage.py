@@ -1,0 +1,47 @@
+"""What one call used: tokens, seconds of audio, documents; zero is a value, None is unknown.
+
+A record is filled while the call runs and closed exactly once, whatever the call's end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(slots=True)
+class UsageRecord:
+    """Usage of one call. `source` is "upstream" where the upstream told it, else "none"."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+    audio_seconds: float | None = None
+    documents: int | None = None
+    source: str = "none"
+    outcome: str = ""
+
+    def tokens(self, usage: Any) -> None:
+        """Take the figures of a `usage` member, of any operation; anything else is ignored."""
+        if not isinstance(usage, dict):
+            return
+        self._take("prompt_tokens", usage, "prompt_tokens", "input_tokens")
+        self._take("completion_tokens", usage, "completion_tokens", "output_tokens")
+        self._take("total_tokens", usage, "total_tokens")
+        seconds = usage.get("seconds")
+        if isinstance(seconds, (int, float)) and not isinstance(seconds, bool):
+            self.audio_seconds, self.source = float(seconds), "upstream"
+
+    def _take(self, name: str, usage: dict[str, Any], *members: str) -> None:
+        for member in members:
+            value = usage.get(member)
+            if isinstance(value, int) and not isinstance(value, bool):
+                setattr(self, name, value)
+                self.source = "upstream"
+
+    def close(self, outcome: str) -> bool:
+        """Note how the call ended; False if that was noted before."""
+        if self.outcome:
+            return False
+        self.outcome = outcome
+        return True
