@@ -1,0 +1,72 @@
+"""What this version does not have is refused by name, and never ignored."""
+
+import pytest
+
+from services.config import NOT_YET, ConfigError, parse
+
+SHA = "ab" * 32
+MODEL = """\
+models:
+  - name: a
+    type: text-generation
+    providers:
+      - url: http://h
+"""
+
+
+def faults(text: str, **environ: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        parse(text, "t.yaml", environ)
+    return [str(fault) for fault in caught.value.faults]
+
+
+def above(line: str) -> str:
+    """The line, and after it a model that is right."""
+    return f"{line}\n{MODEL}"
+
+
+NOT_YET_CASES = {
+    "workers": ("workers: 0", "1:10: workers"),
+    "grpc.tls": ("grpc: {tls: {cert: a, key: b}}", "1:13: grpc.tls"),
+    "http.tls": ("http: {tls: {cert: a, key: b}}", "1:13: http.tls"),
+    "auth.keys[*].limits": (
+        f"auth: {{keys: [{{name: a, sha256: {SHA}, limits: {{rpm: 5}}}}]}}",
+        "1:107: auth.keys[0].limits",
+    ),
+    "ledger.url": ("ledger: {url: 'sqlite:usage.db'}", "1:15: ledger.url"),
+    "telemetry.otlp_endpoint": (
+        "telemetry: {otlp_endpoint: 'http://h:4318'}",
+        "1:28: telemetry.otlp_endpoint",
+    ),
+    "state.url": ("state: {url: 'redis://h'}", "1:14: state.url"),
+    "compat.opengatellm": ("compat: {opengatellm: true}", "1:23: compat.opengatellm"),
+}
+
+
+def test_every_feature_that_is_not_there_yet_has_a_case() -> None:
+    assert NOT_YET_CASES.keys() == NOT_YET.keys()
+
+
+@pytest.mark.parametrize("pattern", NOT_YET)
+def test_a_feature_that_is_not_there_yet_is_refused_and_not_ignored(pattern: str) -> None:
+    line, place = NOT_YET_CASES[pattern]
+    instead = NOT_YET[pattern][1]
+    assert faults(above(line)) == [
+        f"t.yaml:{place}: this version does not have this yet; {instead}"
+    ]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "workers: 1",
+        "grpc: {tls: null}",
+        f"auth: {{keys: [{{name: a, sha256: {SHA}, limits: {{}}}}]}}",
+        "ledger: {url: null}",
+        "telemetry: {otlp_endpoint: null}",
+        "state: {url: 'memory://'}",
+        "compat: {opengatellm: false}",
+    ],
+)
+def test_what_asks_for_nothing_new_is_taken(line: str) -> None:
+    assert parse(above(line), "t.yaml", {}).models
