@@ -109,9 +109,7 @@ class _Bulk:
         finally:
             del self._tasks[name]
             self._slots.release()
-        self._answers.put_nowait(
-            Body.from_wire("BulkEmbedResponse", answer.SerializeToString())
-        )
+        self._answers.put_nowait(Body.from_wire("BulkEmbedResponse", answer.SerializeToString()))
 
     async def next_batch(self) -> list[Body]:
         """The answers that are there, at least one; [] after the last."""

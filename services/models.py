@@ -10,17 +10,7 @@ from services import errors
 from services.body import Body
 from services.call import Call
 from services.routing.table import RoutedModel, Router
-
-CAPABILITIES = {
-    "text-generation": ["chat", "stream_chat"],
-    "text-embeddings-inference": ["embed", "bulk_embed"],
-    "automatic-speech-recognition": [
-        "transcribe",
-        "stream_transcribe",
-        "live_transcribe.final_only",
-    ],
-    "text-classification": ["rerank"],
-}
+from services.upstream.model_types import CAPABILITIES
 
 
 class ModelService:
@@ -58,7 +48,7 @@ def describe(model: RoutedModel) -> dict[str, Any]:
         "owned_by": model.owned_by,
         "type": model.type,
         "aliases": list(model.aliases),
-        "capabilities": CAPABILITIES[model.type],
+        "capabilities": list(CAPABILITIES[model.type]),
         "max_context_length": model.max_context_length,
         "dimension": model.dimension,
         "costs": {

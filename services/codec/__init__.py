@@ -66,7 +66,9 @@ class CodecError(ValueError):
 
     def __init__(self, violations: tuple[Violation, ...]) -> None:
         super().__init__(
-            "; ".join(f"{v.field}: {v.description}" if v.field else v.description for v in violations)
+            "; ".join(
+                f"{v.field}: {v.description}" if v.field else v.description for v in violations
+            )
         )
         self.violations = violations
 

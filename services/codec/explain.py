@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 
 from services.codec import compiled
 from services.codec.jsontext import JsonError, loads
-from services.codec.plan import FieldPlan, MessagePlan, Shape, UnionShape, plan
+from services.codec.plan import FieldPlan, MessagePlan, Shape, UnionPlan, UnionShape, plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def _misfits(this: MessagePlan, message: Any, prefix: str) -> Iterator[Violation
         else:
             yield from _value_misfits(field, value, path)
     if this.union:
-        yield from _union_misfits(this, message, prefix)
+        yield from _union_misfits(this.union, message, prefix)
 
 
 def _is_absent(field: FieldPlan, message: Any) -> bool:
@@ -132,16 +132,15 @@ def _remainder_misfits(
                 yield Violation(path, f"member {name!r} belongs in the field {home}")
 
 
-def _union_misfits(this: MessagePlan, message: Any, prefix: str) -> Iterator[Violation]:
-    assert this.union
+def _union_misfits(union: UnionPlan, message: Any, prefix: str) -> Iterator[Violation]:
     where = prefix.rstrip(".")
-    arm = message.WhichOneof(this.union.name)
+    arm = message.WhichOneof(union.name)
     if arm == "other":
         yield from _text_misfits(message.other.json, f"{prefix}other")
-        if this.union.shape is UnionShape.ADJACENT and len(message.ListFields()) > 1:
+        if union.shape is UnionShape.ADJACENT and len(message.ListFields()) > 1:
             yield Violation(where, "`other` is the whole value: nothing can be set beside it")
-    elif arm is None and this.union.shape in (UnionShape.ADJACENT, UnionShape.INTERNAL):
-        names = ", ".join(a.name for a in this.union.arms)
+    elif arm is None and union.shape in (UnionShape.ADJACENT, UnionShape.INTERNAL):
+        names = ", ".join(a.name for a in union.arms)
         yield Violation(where, f"nothing set: one of {names} is needed")
     elif arm == "sparse" and len(message.sparse.indices) != len(message.sparse.values):
         yield Violation(f"{prefix}sparse", "indices and values differ in number")

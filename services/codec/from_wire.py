@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from services.codec.plan import FieldPlan, MessagePlan, NullWhen, Shape, UnionShape
+from services.codec.plan import FieldPlan, MessagePlan, NullWhen, Shape, UnionPlan, UnionShape
 from services.codec.to_wire import identifier
 
 
@@ -23,12 +23,12 @@ def function(plan: MessagePlan) -> str:
     if plan.flat:
         return head + f"    v = m.{plan.flat.name}\n    return {_value(plan.flat, 'v')}\n"
     if union and union.shape is UnionShape.UNTAGGED:
-        return head + "\n".join(_arms(plan, "    return {}")) + "\n    return None\n"
+        return head + "\n".join(_arms(union, "    return {}")) + "\n    return None\n"
     if union and union.shape is UnionShape.INTERNAL:
-        return head + "\n".join(_internal(plan)) + "\n    raise Misfit\n"
+        return head + "\n".join(_internal(union)) + "\n    raise Misfit\n"
     lines = ["    o = {}; has = m.HasField"]
     if union and union.shape is UnionShape.ADJACENT:
-        lines += _adjacent(plan)
+        lines += _adjacent(union)
     for field in plan.fields:
         lines += _field(field)
     if plan.remainder:
@@ -102,37 +102,34 @@ def _item(field: FieldPlan, access: str) -> str:
     return access
 
 
-def _arms(plan: MessagePlan, use: str) -> Iterator[str]:
-    assert plan.union
-    yield f"    w = m.WhichOneof({plan.union.name!r})"
-    for arm in plan.union.arms:
+def _arms(union: UnionPlan, use: str) -> Iterator[str]:
+    yield f"    w = m.WhichOneof({union.name!r})"
+    for arm in union.arms:
         yield f"    if w == {arm.name!r}:"
         yield "    " + use.format(_value(arm, f"m.{arm.name}"))
-    if plan.union.other:
+    if union.other:
         yield "    if w == 'other':"
         yield "    " + use.format("json_fragment(m.other)")
 
 
-def _internal(plan: MessagePlan) -> Iterator[str]:
-    assert plan.union
-    tag = plan.union.tag
-    yield f"    w = m.WhichOneof({plan.union.name!r})"
-    for arm in plan.union.arms:
+def _internal(union: UnionPlan) -> Iterator[str]:
+    tag = union.tag
+    yield f"    w = m.WhichOneof({union.name!r})"
+    for arm in union.arms:
         value = _value(arm, f"m.{arm.name}")
         yield f"    if w == {arm.name!r}: return tagged({tag!r}, {arm.member!r}, {value})"
-    if plan.union.other:
+    if union.other:
         yield "    if w == 'other': return json_fragment(m.other)"
 
 
-def _adjacent(plan: MessagePlan) -> Iterator[str]:
-    assert plan.union
-    tag = plan.union.tag
-    yield f"    w = m.WhichOneof({plan.union.name!r})"
-    for number, arm in enumerate(plan.union.arms):
+def _adjacent(union: UnionPlan) -> Iterator[str]:
+    tag = union.tag
+    yield f"    w = m.WhichOneof({union.name!r})"
+    for number, arm in enumerate(union.arms):
         value = _value(arm, f"m.{arm.name}")
         yield f"    {'el' if number else ''}if w == {arm.name!r}:"
         yield f"        o[{tag!r}] = {arm.member!r}; o[{arm.member!r}] = {value}"
-    if plan.union.other:
+    if union.other:
         yield "    elif w == 'other':"
         yield "        if len(m.ListFields()) > 1: raise Misfit"
         yield "        return json_fragment(m.other)"

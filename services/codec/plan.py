@@ -13,8 +13,7 @@ from functools import cache
 from google.api import field_behavior_pb2
 from google.protobuf import descriptor as protobuf
 from google.protobuf import descriptor_pool, message, message_factory
-
-from tetrad.v1 import (  # noqa: F401  (the modules register their descriptors)
+from tetrad.v1 import (
     chat_pb2,
     chat_service_pb2,
     embed_service_pb2,
@@ -313,7 +312,7 @@ def _field(field: protobuf.FieldDescriptor) -> FieldPlan:
         shape=Shape(json.shape),
         null_when=NullWhen(json.null_when),
         required=field_behavior_pb2.REQUIRED
-        in options.Extensions[field_behavior_pb2.field_behavior],
+        in options.Extensions[field_behavior_pb2.field_behavior],  # type: ignore[index]
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from services.codec.plan import FieldPlan, MessagePlan, Shape, UnionShape
+from services.codec.plan import FieldPlan, MessagePlan, Shape, UnionPlan, UnionShape
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _WIRE_TYPES = {
@@ -63,13 +63,13 @@ def functions(plan: MessagePlan) -> Iterator[str]:
     name = identifier(plan.name)
     union = plan.union
     if union and union.shape is UnionShape.VECTOR:
-        yield f"def to_{name}(v):\n    b = vector_wire(v)\n" + _other(plan, "    ")
+        yield f"def to_{name}(v):\n    b = vector_wire(v)\n" + _other(union, "    ")
     elif union and union.shape is UnionShape.UNTAGGED:
-        yield _untagged(plan)
+        yield _untagged(plan, union)
     elif union and union.shape is UnionShape.ADJACENT:
-        yield _adjacent(plan)
+        yield _adjacent(plan, union)
     elif union and union.shape is UnionShape.INTERNAL:
-        yield _internal(plan)
+        yield _internal(plan, union)
     elif plan.flat:
         yield (
             f"def to_{name}(v):\n"
@@ -201,19 +201,17 @@ def _map(field: FieldPlan, use: str, refuse: str) -> str:
     )
 
 
-def _untagged(plan: MessagePlan) -> str:
+def _untagged(plan: MessagePlan, union: UnionPlan) -> str:
     """Arms in their order; the first whose JSON type fits."""
-    assert plan.union
     lines = [f"def to_{identifier(plan.name)}(v):"]
-    for arm in plan.union.arms:
+    for arm in union.arms:
         lines.append(_indent(_field(arm, "return {}", "pass"), 4).rstrip("\n"))
-    return "\n".join(lines) + "\n    b = None\n" + _other(plan, "    ")
+    return "\n".join(lines) + "\n    b = None\n" + _other(union, "    ")
 
 
-def _other(plan: MessagePlan, indent: str) -> str:
+def _other(union: UnionPlan, indent: str) -> str:
     """What a union does with a value that fits no arm: `b` is None."""
-    assert plan.union
-    other = plan.union.other
+    other = union.other
     if other is None:
         return f"{indent}return b\n"
     tag = tag_bytes(other.number, _BYTES)
@@ -223,15 +221,14 @@ def _other(plan: MessagePlan, indent: str) -> str:
     )
 
 
-def _adjacent(plan: MessagePlan) -> str:
+def _adjacent(plan: MessagePlan, union: UnionPlan) -> str:
     """{"type": X, X: arm, siblings}. Without a known tag and a fitting arm: `other`."""
-    assert plan.union
-    name, union = identifier(plan.name), plan.union
+    name = identifier(plan.name)
     siblings = {f.member for f in plan.members}
     lines = [
         f"def to_{name}(v):",
         f"    b = part_{name}(v) if type(v) is dict else None",
-        _other(plan, "    "),
+        _other(union, "    "),
         f"def part_{name}(o):",
         f"    get = o.get; t = get({union.tag!r}); v = get(t) if type(t) is str else None",
         "    if v is None: return None",
@@ -256,19 +253,19 @@ def _adjacent(plan: MessagePlan) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _internal(plan: MessagePlan) -> str:
+def _internal(plan: MessagePlan, union: UnionPlan) -> str:
     """{"type": X, members of the arm}. Without a known tag: `other`."""
-    assert plan.union
-    union = plan.union
     lines = [f"def to_{identifier(plan.name)}(v):", "    b = None"]
     lines.append("    if type(v) is dict:")
     lines.append(f"        o = v; t = o.get({union.tag!r})")
-    lines.append(f"        if type(t) is str: v = {{k: w for k, w in o.items() if k != {union.tag!r}}}")
+    lines.append(
+        f"        if type(t) is str: v = {{k: w for k, w in o.items() if k != {union.tag!r}}}"
+    )
     for number, arm in enumerate(union.arms):
         lines.append(f"        {'el' if number else ''}if t == {arm.member!r}:")
         lines.append(_indent(_field(arm, "return {}", "pass"), 12).rstrip("\n"))
     lines.append("        v = o")
-    return "\n".join(lines) + "\n" + _other(plan, "    ")
+    return "\n".join(lines) + "\n" + _other(union, "    ")
 
 
 def _if(condition: str, then: str, otherwise: str) -> str:

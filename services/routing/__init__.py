@@ -1,1 +1,1 @@
-"""Which provider answers: names to models, models to routes. It is handed adapters, never makes one."""
+"""Which provider answers: names to models, models to routes. Handed adapters, it makes none."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -24,8 +24,8 @@ from services.codec import MethodPlan
 from services.inflight import InFlight
 from services.server import status
 
-Context = grpc.aio.ServicerContext
-Handler = Callable[[Any, Context], Awaitable[Any]]
+Context = grpc.aio.ServicerContext[Any, Any]
+RpcHandler = grpc.RpcMethodHandler[Any, Any]
 
 _log = logging.getLogger("tetrad.grpc")
 _WORD = re.compile(r"(?<!^)(?=[A-Z])")
@@ -62,7 +62,7 @@ def snake(name: str) -> str:
     return _WORD.sub("_", name).lower()
 
 
-def _handler(bound: Bound) -> grpc.RpcMethodHandler:
+def _handler(bound: Bound) -> RpcHandler:
     plan = bound.plan
     if plan.client_streaming:
         return grpc.stream_stream_rpc_method_handler(bound.bidi)
@@ -198,7 +198,7 @@ class Ending:
 class UnknownMethod(grpc.GenericRpcHandler):
     """Answers what no service has with a status of ours, so that it carries details."""
 
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> RpcHandler:
         """A handler for any method."""
         path = handler_call_details.method
 

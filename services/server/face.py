@@ -91,9 +91,7 @@ def _reflection_v1(names: list[str]) -> grpc.GenericRpcHandler:
         request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
         response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
     )
-    return grpc.method_handlers_generic_handler(
-        _REFLECTION_V1, {"ServerReflectionInfo": method}
-    )
+    return grpc.method_handlers_generic_handler(_REFLECTION_V1, {"ServerReflectionInfo": method})
 
 
 def _target(address: Address) -> str:

@@ -1,0 +1,233 @@
+"""`tetrad`: the command line. Only parses; what a command does stands in its own module.
+
+Modules are imported when their command runs, so that `tetrad --help` is quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+BAD_USAGE = 2
+
+_SERVE = """\
+Start the gateway.
+
+  tetrad serve                              on ./tetrad.yaml
+  tetrad serve --config FILE                on a configuration
+  tetrad serve --upstream http://HOST:PORT  in front of a server, with nothing to configure:
+                                            it is recognised (vLLM, TEI, llama.cpp, Ollama, a
+                                            Whisper server, any OpenAI-compatible one) and its
+                                            models are served under their own names
+
+SIGTERM or Ctrl-C lets open calls finish, a second one ends at once.
+Exit codes: 0 clean, 1 bad configuration, 2 bad usage, 3 could not bind."""
+
+_CODEC = """\
+The JSON codec by itself, from standard input to standard output.
+
+  tetrad codec encode ChatRequest < request.json > request.bin
+  tetrad codec decode ChatRequest < request.bin
+  tetrad codec roundtrip ChatRequest < request.json
+  tetrad codec source ChatRequest            the compiled Python code"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code."""
+    parser = _parser()
+    args = parser.parse_args(arguments)
+    if args.command is None:
+        parser.print_help()
+        return BAD_USAGE
+    try:
+        return int(args.run(args))
+    except BrokenPipeError:  # `tetrad models | head`
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (Python flushes it at exit)
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tetrad",
+        description="A gRPC-first gateway for chat, embeddings, transcription and reranking.",
+        epilog="`tetrad COMMAND --help` tells more. Try it: `tetrad demo`.",
+    )
+    parser.add_argument("--version", action="version", version=f"tetrad {_version()}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    _add_serve(commands)
+    _add_demo(commands)
+    _add_check(commands)
+    _add_clients(commands)
+    _add_keys(commands)
+    _add_codec(commands)
+    return parser
+
+
+def _version() -> str:
+    try:
+        return version("tetrad")
+    except PackageNotFoundError:  # run from a checkout that was not installed
+        return "0"
+
+
+Commands = argparse._SubParsersAction  # argparse names the type of its result nowhere else
+
+
+def _add(commands: Commands, name: str, help: str, text: str = "") -> argparse.ArgumentParser:  # type: ignore[type-arg]
+    added: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=help,
+        description=text or help[0].upper() + help[1:] + ".",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    return added
+
+
+def _addresses(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--grpc", metavar="ADDR", help="gRPC address, host:port or unix:/path")
+    parser.add_argument("--http", metavar="ADDR", help='REST address, or "none" for no REST face')
+
+
+def _add_serve(commands: Commands) -> None:  # type: ignore[type-arg]
+    parser = _add(commands, "serve", "start the gateway", _SERVE)
+    parser.add_argument("--config", type=Path, metavar="FILE", help="configuration (YAML)")
+    parser.add_argument(
+        "--upstream", action="append", default=[], metavar="URL", help="a server; repeatable"
+    )
+    parser.add_argument(
+        "--require",
+        action="append",
+        metavar="TYPE|none",
+        help="model type without which the start is refused; repeatable "
+        "(default: text-embeddings-inference)",
+    )
+    _addresses(parser)
+    parser.add_argument("--workers", type=int, metavar="N", help="processes that share both ports")
+    parser.set_defaults(run=_serve)
+
+
+def _add_demo(commands: Commands) -> None:  # type: ignore[type-arg]
+    parser = _add(commands, "demo", "start the gateway with its embedded models")
+    _addresses(parser)
+    parser.set_defaults(run=_demo)
+
+
+def _add_check(commands: Commands) -> None:  # type: ignore[type-arg]
+    parser = _add(commands, "check", "validate a configuration; one line per fault")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="default: ./tetrad.yaml")
+    parser.add_argument("--probe", action="store_true", help="also ask every provider")
+    parser.set_defaults(run=_check)
+
+
+def _add_clients(commands: Commands) -> None:  # type: ignore[type-arg]
+    def client(name: str, help: str) -> argparse.ArgumentParser:
+        parser = _add(commands, name, help)
+        parser.add_argument(
+            "--address",
+            default=os.environ.get("TETRAD_ADDRESS", "127.0.0.1:50051"),
+            metavar="ADDR",
+            help="the gateway's gRPC address (TETRAD_ADDRESS; default 127.0.0.1:50051)",
+        )
+        parser.add_argument(
+            "--key", default=os.environ.get("TETRAD_KEY", ""), help="API key (TETRAD_KEY)"
+        )
+        parser.add_argument(
+            "--timeout", type=float, metavar="S", help="seconds that the call may take"
+        )
+        parser.add_argument("--json", action="store_true", help="print the answer as JSON")
+        parser.set_defaults(run=_client)
+        return parser
+
+    def model(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--model", help="name or alias; default: the only one of its type")
+
+    client("models", "list the models of a running gateway")
+
+    chat = client("chat", "chat with a model; the answer is streamed")
+    model(chat)
+    chat.add_argument("--system", metavar="TEXT", help="instructions before the prompt")
+    chat.add_argument("--temperature", type=float)
+    chat.add_argument("--max-tokens", type=int, metavar="N", help="tokens the answer may have")
+    chat.add_argument("prompt", nargs="*", help="the prompt; without it standard input")
+
+    embed = client("embed", "embed texts; one JSON list a line")
+    model(embed)
+    embed.add_argument("--dimensions", type=int, metavar="N")
+    embed.add_argument("text", nargs="*", help="texts; without any, lines of standard input")
+
+    rerank = client("rerank", "order documents by relevance; best first")
+    model(rerank)
+    rerank.add_argument("--top-n", type=int, metavar="N", help="how many at most")
+    rerank.add_argument("query")
+    rerank.add_argument(
+        "document", nargs="*", help="documents; without any, lines of standard input"
+    )
+
+    transcribe = client("transcribe", "transcribe a sound file")
+    model(transcribe)
+    transcribe.add_argument("--language", help="ISO 639-1 code or English name")
+    transcribe.add_argument("--translate", action="store_true", help="translate into English")
+    transcribe.add_argument(
+        "--format",
+        default="json",
+        metavar="F",
+        help="json (prints the text), text, srt, vtt, verbose_json",
+    )
+    transcribe.add_argument("file", type=Path)
+
+
+def _add_keys(commands: Commands) -> None:  # type: ignore[type-arg]
+    parser = _add(commands, "keys", "make API keys")
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    new = _add(actions, "new", "print a key once, and its hash for the configuration")
+    new.add_argument("name", help="who holds the key")
+    new.set_defaults(run=_new_key)
+
+
+def _add_codec(commands: Commands) -> None:  # type: ignore[type-arg]
+    parser = _add(commands, "codec", "JSON to protobuf and back", _CODEC)
+    parser.add_argument("action", choices=["encode", "decode", "roundtrip", "source"])
+    parser.add_argument("message", metavar="MESSAGE", help="a message of tetrad.v1")
+    parser.set_defaults(run=_codec)
+
+
+def _serve(args: argparse.Namespace) -> int:
+    from services.commands import serve
+
+    return serve.serve(args)
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from services.commands import serve
+
+    return serve.demo(args)
+
+
+def _check(args: argparse.Namespace) -> int:
+    from services.commands import check
+
+    return check.check(args)
+
+
+def _client(args: argparse.Namespace) -> int:
+    from services import client
+
+    return client.run(args)
+
+
+def _new_key(args: argparse.Namespace) -> int:
+    from services.commands import keys
+
+    return keys.new(args)
+
+
+def _codec(args: argparse.Namespace) -> int:
+    from services.commands import codec
+
+    return codec.run(args)

@@ -1,0 +1,65 @@
+"""`tetrad check`: validates a configuration; with --probe also asks every provider."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+from services import assembly
+from services.config import Config, ConfigError, load
+from services.errors import TetradError
+from services.upstream import probe
+from services.upstream.transport import Transport
+
+CLEAN, FAULTY = 0, 1
+
+
+def check(args: argparse.Namespace) -> int:
+    """One line per fault on standard error and exit code 1, or a summary and 0."""
+    try:
+        config = load(args.config or Path("tetrad.yaml"), os.environ)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return FAULTY
+    for warning in config.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    faults = [str(fault) for fault in config.required_type_faults()]
+    if args.probe:
+        faults += asyncio.run(_probe(config))
+    for line in faults:
+        print(line, file=sys.stderr)
+    if faults:
+        return FAULTY
+    providers = sum(len(model.providers) for model in config.models)
+    print(f"{config.source}: good; {len(config.models)} models, {providers} providers")
+    return CLEAN
+
+
+async def _probe(config: Config) -> list[str]:
+    transport = Transport()
+    _, watched = assembly.table(config, transport)
+    try:
+        answers = await asyncio.gather(*(_ask(one, transport) for one in watched))
+    finally:
+        await transport.aclose()
+    return [line for line in answers if line]
+
+
+async def _ask(one: assembly.Watched, transport: Transport) -> str:
+    """What is wrong with a provider, or ""; what is right is printed."""
+    where = f"{one.model.name}: {one.endpoint.url}"
+    try:
+        recognised = await probe.recognise(transport, one.endpoint.url, one.endpoint.key)
+    except TetradError as error:
+        return f"{where}: {error}"
+    names = [found.model for found in recognised.models]
+    if one.endpoint.model not in names:
+        return (
+            f"{where}: a {recognised.kind} server, but it has no model {one.endpoint.model}; "
+            f"it has: {', '.join(names) or 'none'}"
+        )
+    print(f"{where}: {recognised.kind}, serves {one.endpoint.model}")
+    return ""

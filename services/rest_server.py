@@ -1,0 +1,106 @@
+"""Serves the REST face by uvicorn inside our own loop.
+
+uvicorn alone would install signal handlers and exit the process when a port is taken; here the
+socket is bound beforehand and signals are left to `app`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import uvicorn
+
+from gateway_http import GatewayProtocol
+from services.config import Address
+
+_BACKLOG = 2048
+
+
+class BindError(OSError):
+    """The address cannot be listened on."""
+
+
+class _Quiet(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals alone: one owner."""
+        yield
+
+
+class RestServer:
+    """The REST face on one address."""
+
+    def __init__(self, application: Any) -> None:
+        config = uvicorn.Config(
+            application,
+            http=GatewayProtocol,
+            lifespan="off",
+            ws="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=75,
+            proxy_headers=False,
+            backlog=_BACKLOG,
+        )
+        self._server = _Quiet(config)
+        self._socket: socket.socket | None = None
+        self._path = ""
+        self._task: asyncio.Task[None] | None = None
+
+    def bind(self, address: Address) -> int:
+        """Take the address; returns the port (0 for a socket file). Raises BindError."""
+        try:
+            if address.path:
+                bound = socket.socket(socket.AF_UNIX)
+                _remove_stale(address.path)
+                bound.bind(address.path)
+                self._path = address.path
+            else:
+                family, _, _, _, where = socket.getaddrinfo(
+                    address.host, address.port, type=socket.SOCK_STREAM
+                )[0]
+                bound = socket.socket(family)
+                bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                bound.bind(where)
+            bound.listen(_BACKLOG)
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise BindError(f"REST cannot listen on {address}: {reason}") from None
+        self._socket = bound
+        return 0 if address.path else int(bound.getsockname()[1])
+
+    async def start(self) -> None:
+        """Begin to answer."""
+        if self._socket is None:
+            raise RuntimeError("bind comes before start")
+        self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]))
+
+    async def stop(self, grace: float) -> None:
+        """Take no new connections, give open answers `grace` seconds, then close them."""
+        if self._task is not None:
+            # Calls were waited for before; this is for connections to close.
+            self._server.config.timeout_graceful_shutdown = max(1, round(grace))
+            self._server.should_exit = True
+            await self._task
+        if self._socket is not None:
+            self._socket.close()
+        if self._path:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._path)
+
+
+def _remove_stale(path: str) -> None:
+    """Remove a socket file that nobody listens on; one that is in use fails the bind."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+        except OSError:
+            return
