@@ -37,6 +37,8 @@ from services.watch import Watch
 FIRST_ANSWER = 10.0
 """Seconds that a server named by `--upstream` may take to answer at the start."""
 
+_NO_RELOAD = "SIGHUP: this version does not reload; restart it to take a new configuration"
+
 BindErrors = (face.BindError, rest_server.BindError)
 
 _log = logging.getLogger("tetrad")
@@ -70,6 +72,14 @@ class Life:
     def draining(self) -> bool:
         """Whether no further call is let in."""
         return self.in_flight.draining
+
+    def enter(self) -> None:
+        """A call begins. Raises errors.Draining and errors.Overloaded."""
+        self.in_flight.__enter__()
+
+    def leave(self) -> None:
+        """A call that had entered has ended."""
+        self.in_flight.__exit__(None, None, None)
 
     def ready(self) -> tuple[bool, dict[str, Any]]:
         """Ready unless draining; and each model's state."""
@@ -154,7 +164,6 @@ def _rest(config: Config, services: Mapping[str, object], life: Life) -> rest_se
     assert config.http is not None  # noqa: S101  (the caller asked)
     settings = RestSettings(
         keyring=Keyring.of(config),
-        in_flight=life.in_flight,
         state=life,
         max_request_bytes=config.limits.max_request_bytes,
         max_upload_bytes=config.limits.max_upload_bytes,
@@ -188,11 +197,13 @@ async def _faces(
         grace = config.drain.grace
     finally:
         in_flight.drain()
-        await grpc_face.not_serving()
-        if grace and not await in_flight.idle(grace):
-            _log.warning("%d calls did not end within %g s", in_flight.count, grace)
-        await asyncio.gather(grpc_face.stop(0), rest.stop(0) if rest else _nothing())
-        await in_flight.idle(1)
+        try:
+            await grpc_face.not_serving()
+            if grace and not await in_flight.idle(grace):
+                _log.warning("%d calls did not end within %g s", in_flight.count, grace)
+        finally:  # also when a second signal cut the wait short
+            await asyncio.gather(grpc_face.stop(0), rest.stop(0) if rest else _nothing())
+            await in_flight.idle(1)
 
 
 async def _nothing() -> None:
@@ -209,6 +220,7 @@ async def serve(config: Config, announce: Callable[[Running], None]) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, struck)
+    loop.add_signal_handler(signal.SIGHUP, _log.warning, _NO_RELOAD)
     run = asyncio.create_task(_run(config, announce, stop))
     second = asyncio.create_task(at_once.wait())
     await asyncio.wait({run, second}, return_when=asyncio.FIRST_COMPLETED)
@@ -222,8 +234,7 @@ async def serve(config: Config, announce: Callable[[Running], None]) -> None:
 
 
 async def _run(config: Config, announce: Callable[[Running], None], stop: asyncio.Event) -> None:
-    begin = asyncio.create_task(stop.wait())
     async with gateway(config) as running:
         announce(running)
-        await begin
+        await stop.wait()
         _log.info("stopping: open calls have %g s to end", config.drain.grace)

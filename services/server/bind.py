@@ -12,7 +12,7 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 import grpc
 
@@ -25,7 +25,7 @@ from services.inflight import InFlight
 from services.server import status
 
 Context = grpc.aio.ServicerContext[Any, Any]
-RpcHandler = grpc.RpcMethodHandler[Any, Any]
+RpcHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # no generic at run time
 
 _log = logging.getLogger("tetrad.grpc")
 _WORD = re.compile(r"(?<!^)(?=[A-Z])")
