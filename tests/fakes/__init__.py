@@ -1,0 +1,1 @@
+"""Upstreams that replay recordings and misbehave on demand."""

@@ -1,0 +1,1 @@
+"""Helpers of the tests: recordings, canonical equality, forms, ports and processes."""
