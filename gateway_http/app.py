@@ -1,0 +1,128 @@
+"""The ASGI application: finds what a request is for, hands it on, and answers every failure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+
+from gateway_http import health
+from gateway_http.asgi import Headers, Receive, Scope, Send, header_map
+from gateway_http.caller import HungUp
+from gateway_http.calls import RestCall
+from gateway_http.cors import Cors
+from gateway_http.exchange import Exchange, cancelled
+from gateway_http.openapi import document
+from gateway_http.request import passing, request_id
+from gateway_http.routes import Router, allowed
+from gateway_http.settings import Page, PageAnswer, RestSettings
+from services import errors
+
+_PAGE_ALLOW = allowed(["GET"])
+
+
+class RestApp:
+    """Serves `services` (by full name, "tetrad.v1.ChatService"; one left out has no paths).
+
+    A service has a coroutine `(Body, Call) -> Body` for each unary RPC, in snake case, and for
+    each streaming one a function that returns an async generator of lists of bodies.
+    """
+
+    def __init__(self, services: Mapping[str, object], settings: RestSettings) -> None:
+        self._services = services
+        self._router = Router(services)
+        self._reference = b""
+        self.configure(settings)
+
+    @property
+    def settings(self) -> RestSettings:
+        """What it runs on."""
+        return self._settings
+
+    def configure(self, settings: RestSettings) -> None:
+        """Take new settings, for the requests to come."""
+        self._settings = settings
+        self._passes = passing(settings.pass_in)
+        self._cors = Cors(settings.cors, settings.pass_out)
+        self._pages: dict[str, Page] = {
+            "/health": health.alive,
+            "/ready": lambda: health.ready(settings.state),
+            "/openapi.json": self._openapi,
+            **settings.pages,
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI. Websockets are refused, lifespan is accepted."""
+        if scope["type"] == "http":
+            await self._http(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1000})
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = header_map(scope)
+        exchange = Exchange(scope, headers, receive, send, request_id(headers))
+        exchange.extra = self._cors.answer(headers)
+        exchange.closing = self._settings.state.draining
+        path, verb = scope["path"], scope["method"]
+        found = self._router.find(path)
+        if found is None:
+            await self._beside(path, verb, exchange)
+            return
+        operation = found[0].verbs.get("GET" if verb == "HEAD" else verb)
+        if operation is None:
+            await self._other_verb(verb, found[0].allow, exchange)
+            return
+        call = RestCall(operation, exchange, self._settings)
+        try:
+            await call.run(found[1], self._passes)
+        except HungUp:
+            return
+        except BaseException as raised:
+            if exchange.started:
+                raise  # half an answer, or a stream that said so: the server closes the connection
+            error = exchange.as_error(raised, operation.method.name)
+            await exchange.fail(error, call.call.out if call.call else {}, [])
+            if cancelled(raised):
+                raise
+
+    async def _beside(self, path: str, verb: str, exchange: Exchange) -> None:
+        """What is no path of the contract."""
+        page = self._pages.get(path)
+        if page is None:
+            error = errors.NotFound(f"there is no path {path[:200]}")
+            await exchange.fail(error, {}, [])
+            return
+        if verb not in ("GET", "HEAD"):
+            await self._other_verb(verb, _PAGE_ALLOW, exchange)
+            return
+        try:
+            media_type, body, status = page()
+        except Exception as raised:
+            await exchange.fail(exchange.as_error(raised, path), {}, [])
+            return
+        await exchange.answer(int(status), [(b"content-type", media_type.encode())], body)
+
+    async def _other_verb(self, verb: str, allow: str, exchange: Exchange) -> None:
+        if verb == "OPTIONS":
+            exchange.extra = []
+            headers = self._cors.preflight(exchange.headers, allow)
+            await exchange.answer(HTTPStatus.NO_CONTENT, headers, b"")
+            return
+        more: Headers = [(b"allow", allow.encode())]
+        error = errors.MethodNotAllowed(f"this path does not have {verb}; it has {allow}")
+        await exchange.fail(error, {}, more)
+
+    def _openapi(self) -> PageAnswer:
+        if not self._reference:
+            self._reference = document(self._services, self._settings.version)
+        return PageAnswer("application/json", self._reference)
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    """Nothing to start or stop: the application's owner does that."""
+    while True:
+        kind = (await receive())["type"]
+        await send({"type": f"{kind}.complete"})
+        if kind == "lifespan.shutdown":
+            return

@@ -1,0 +1,146 @@
+"""One REST call from end to end: who calls, what, the service's work, and the answer.
+
+Errors leave as exceptions while there is a status left to give, else as a stream's last event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
+from typing import Any, cast
+
+from gateway_http import errors as shown
+from gateway_http.caller import Caller, HungUp
+from gateway_http.exchange import Exchange, cancelled
+from gateway_http.request import Names, Request, new_call, read
+from gateway_http.response import event_headers, events, json_headers, rendered, unreadable
+from gateway_http.routes import Operation
+from gateway_http.settings import RestSettings
+from gateway_http.stream import EventStream
+from services import errors, sse
+from services.body import Body
+from services.call import Call
+from services.errors import TetradError
+
+
+class RestCall:
+    """A call of one operation."""
+
+    __slots__ = ("_exchange", "_operation", "_settings", "call")
+
+    def __init__(self, operation: Operation, exchange: Exchange, settings: RestSettings) -> None:
+        self._operation, self._exchange, self._settings = operation, exchange, settings
+        self.call: Call | None = None
+
+    async def run(self, path_members: Mapping[str, str], passes: Names) -> None:
+        """Answer it. Raises whatever went wrong before the answer began, and HungUp."""
+        exchange, settings, operation = self._exchange, self._settings, self._operation
+        authorization = exchange.headers.get(b"authorization")
+        principal = settings.keyring.identify(
+            None if authorization is None else authorization.decode("latin-1")
+        )
+        call = new_call(operation, exchange.id, exchange.headers, principal, passes)
+        self.call = call
+        settings.state.enter()
+        try:
+            async with _limited(call):
+                request = await read(
+                    operation,
+                    path_members,
+                    exchange.scope["query_string"],
+                    exchange.headers,
+                    exchange.receive,
+                    settings,
+                )
+            try:
+                if call.deadline is None:
+                    self._default_deadline(call, request)
+                if request.streamed:
+                    await self._stream(request, call)
+                else:
+                    await self._unary(request, call)
+            except TetradError as error:
+                if request.form is not None:
+                    raise request.form.renamed(error) from None
+                raise
+            finally:
+                request.close()
+        finally:
+            settings.state.leave()
+
+    def _default_deadline(self, call: Call, request: Request) -> None:
+        settings = self._settings
+        seconds = settings.stream_timeout if request.streamed else settings.timeout
+        if seconds is not None:
+            call.deadline = asyncio.get_running_loop().time() + seconds
+
+    async def _unary(self, request: Request, call: Call) -> None:
+        exchange, operation = self._exchange, self._operation
+        with Caller(exchange.scope, exchange.receive) as caller:
+            async with _limited(call):
+                answer = await operation.unary(self._relayed(request.body), call)
+        if caller.gone:
+            raise HungUp
+        media_type, data = rendered(operation, self._answered(answer, call), request.converted)
+        await exchange.answer(200, json_headers(media_type, call), data)
+
+    async def _stream(self, request: Request, call: Call) -> None:
+        exchange, operation, settings = self._exchange, self._operation, self._settings
+        assert operation.stream is not None  # noqa: S101  (else it is not streamed)
+        call.method = operation.stream_name
+        call.include_usage = request.usage_asked
+        with Caller(exchange.scope, exchange.receive) as caller:
+
+            def stalled() -> None:
+                caller.abort()
+                caller.give_up()
+
+            answer = EventStream(
+                exchange.send,
+                lambda: exchange.completed(event_headers(call)),
+                first=settings.heartbeat_first,
+                every=settings.heartbeat_every,
+                stall=settings.stall,
+                stalled=stalled,
+            )
+            try:
+                await self._write(request, call, answer)
+            except BaseException as raised:
+                if caller.gone or not answer.started:
+                    raise
+                error = exchange.as_error(raised, call.method)
+                caller.close_after_answer()
+                await answer.finish(sse.event(shown.sse_event(error, call.id)))
+                if cancelled(raised):
+                    raise
+            finally:
+                await answer.close()
+
+    async def _write(self, request: Request, call: Call, answer: EventStream) -> None:
+        operation, relay = self._operation, self._settings.relay
+        assert operation.stream is not None  # noqa: S101
+        # Services give async generators: leaving one early closes the upstream at once.
+        stream = cast(Any, operation.stream(self._relayed(request.body), call))
+        async with _limited(call), aclosing(stream) as batches:
+            async for batch in batches:
+                if batch:
+                    if not relay:
+                        batch = [self._answered(body, call) for body in batch]
+                    await answer.write(events(batch))
+        await answer.finish(operation.ending)
+
+    def _relayed(self, body: Body) -> Body:
+        return body if self._settings.relay else body.recoded()
+
+    def _answered(self, body: Body, call: Call) -> Body:
+        if self._settings.relay:
+            return body
+        try:
+            return body.recoded(usage_asked=call.include_usage)
+        except errors.InvalidRequest as error:
+            raise unreadable(error) from error
+
+
+def _limited(call: Call) -> AbstractAsyncContextManager[object]:
+    return nullcontext() if call.deadline is None else call.limit(None, "deadline")

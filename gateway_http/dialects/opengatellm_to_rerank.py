@@ -1,0 +1,79 @@
+"""OpenGateLLM 0.2's POST /v1/rerank: `prompt` and `input` in, `data` with scores out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway_http.dialects.base import Converted, Form, listed, required, wrong
+
+
+def _fits(value: dict[str, Any]) -> bool:
+    return "prompt" in value and "input" in value
+
+
+def _read(value: dict[str, Any]) -> Converted:
+    prompt, texts = required(value, "prompt"), required(value, "input")
+    for ours, theirs in FORM.names.items():
+        if ours in value:
+            raise wrong(theirs, f"stands beside {ours}: give one of the two")
+    if not isinstance(texts, list) or not texts:
+        raise wrong("input", "must be a list of strings that is not empty")
+    rest = {name: member for name, member in value.items() if name not in ("prompt", "input")}
+    return Converted({**rest, "query": prompt, "documents": texts}, _answer)
+
+
+def _answer(ours: dict[str, Any]) -> dict[str, Any]:
+    data = [
+        {
+            "object": "rerank",
+            "score": result.get("relevance_score"),
+            "index": result.get("index"),
+        }
+        for result in listed(ours, "results")
+    ]
+    kept = {name: ours[name] for name in ("id", "model", "usage") if ours.get(name) is not None}
+    return {"object": "list", **kept, "data": data}
+
+
+FORM = Form(
+    fits=_fits,
+    read=_read,
+    names={"query": "prompt", "documents": "input"},
+    request={
+        "title": "OpenGateLLM 0.2",
+        "type": "object",
+        "required": ["prompt", "input"],
+        "properties": {
+            "prompt": {"type": "string", "description": "What is looked for."},
+            "input": {
+                "type": "array",
+                "items": {"type": "string"},
+                "description": "What is ordered.",
+            },
+            "model": {"type": "string", "description": "Absent: the default reranking model."},
+        },
+    },
+    reply={
+        "title": "OpenGateLLM 0.2",
+        "type": "object",
+        "required": ["object", "data"],
+        "properties": {
+            "object": {"type": "string", "const": "list"},
+            "id": {"type": "string"},
+            "model": {"type": "string"},
+            "data": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "required": ["object", "score", "index"],
+                    "properties": {
+                        "object": {"type": "string", "const": "rerank"},
+                        "score": {"type": ["number", "null"]},
+                        "index": {"type": "integer"},
+                    },
+                },
+            },
+            "usage": {"$ref": "#/components/schemas/Usage"},
+        },
+    },
+)

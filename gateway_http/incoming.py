@@ -1,0 +1,66 @@
+"""A request's body as it arrives: refused before it is read if it is too large, counted if its
+length is not told, and not waited for without end."""
+
+from __future__ import annotations
+
+import asyncio
+
+from gateway_http.asgi import HeaderMap, Receive
+from gateway_http.caller import HungUp
+from services import errors
+
+
+class Incoming:
+    """The body of one request, to be read once.
+
+    Raises RequestTooLarge at once if content-length exceeds `limit` (bytes), or when the bytes
+    do; DeadlineExceeded after `stall` seconds without any; HungUp when the caller is gone.
+    `advice` is what the error of a body that is too large says to do.
+    """
+
+    __slots__ = ("_advice", "_limit", "_receive", "_stall", "ended", "size")
+
+    def __init__(
+        self, headers: HeaderMap, receive: Receive, *, limit: int, stall: float, advice: str = ""
+    ) -> None:
+        self._receive, self._limit, self._stall, self._advice = receive, limit, stall, advice
+        self.size = 0
+        self.ended = False
+        told = headers.get(b"content-length")
+        if told is not None:
+            if not told.isdigit():
+                raise errors.InvalidRequest("the header content-length is not a number")
+            self._check(int(told))
+
+    async def piece(self) -> bytes:
+        """The next bytes; b"" may come in between. Only while not `ended`."""
+        try:
+            async with asyncio.timeout(self._stall):
+                message = await self._receive()
+        except TimeoutError:
+            raise errors.DeadlineExceeded(
+                "idle",
+                f"the request's body did not arrive: nothing came for {self._stall:g} s",
+                seconds=self._stall,
+            ) from None
+        if message["type"] == "http.disconnect":
+            raise HungUp
+        data: bytes = message.get("body", b"")
+        self.ended = not message.get("more_body", False)
+        self.size += len(data)
+        self._check(self.size)
+        return data
+
+    async def whole(self) -> bytes:
+        """All of it."""
+        pieces = []
+        while not self.ended:
+            pieces.append(await self.piece())
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _check(self, size: int) -> None:
+        if size > self._limit:
+            raise errors.RequestTooLarge(
+                f"the request's body is larger than {self._limit} bytes{self._advice}",
+                metadata={"limit_bytes": str(self._limit)},
+            )

@@ -1,0 +1,94 @@
+"""uvicorn's HTTP protocol, with what ASGI lacks: word of a hang-up at once, ways to close, TLS.
+
+Puts `extensions["tetrad.peer"]` and, with a client certificate, `extensions["tls"]` into the
+scope. Everything works without it too, on any ASGI server, only less directly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, cast
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+PEER = "tetrad.peer"
+
+_PIPELINED = 16
+
+
+class Peer:
+    """The other end of one request's connection."""
+
+    __slots__ = ("_callback", "_cycle", "_protocol")
+
+    def __init__(self, protocol: GatewayProtocol, cycle: RequestResponseCycle) -> None:
+        self._protocol = protocol
+        self._cycle = cycle
+        self._callback: Callable[[], object] | None = None
+
+    @property
+    def lost(self) -> bool:
+        """Whether it has hung up."""
+        return self._protocol.lost
+
+    def watch(self, callback: Callable[[], object]) -> None:
+        """Call back once, when the peer hangs up."""
+        self._callback = callback
+        self._protocol.watching = self
+        # A hang-up is only seen while the connection is read, and a long body may have paused it.
+        self._cycle.flow.resume_reading()
+
+    def unwatch(self) -> None:
+        """No longer call back."""
+        self._callback = None
+        self._protocol.watching = None
+
+    def close_after_answer(self) -> None:
+        """Close the connection once the answer is complete."""
+        self._cycle.keep_alive = False
+
+    def abort(self) -> None:
+        """Close now, without waiting until what was written is read."""
+        self._cycle.transport.abort()
+
+    def hung_up(self) -> None:
+        """The protocol's word that the connection is gone."""
+        # With pipelined requests behind it, uvicorn tells only the last one.
+        self._cycle.disconnected = True
+        callback, self._callback = self._callback, None
+        if callback is not None:
+            callback()
+
+
+class GatewayProtocol(HttpToolsProtocol):
+    """For uvicorn's `Config(http=GatewayProtocol)`."""
+
+    lost = False
+    watching: Peer | None = None
+    _certificate: dict[str, Any] | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Notes the client's certificate, if the connection has one."""
+        super().connection_made(transport)
+        tls = transport.get_extra_info("ssl_object")
+        self._certificate = tls.getpeercert() if tls is not None else None
+
+    def on_headers_complete(self) -> None:
+        """Adds the extensions, before the task that was made for the request starts to run."""
+        super().on_headers_complete()
+        extensions: dict[str, Any] = {PEER: Peer(self, self.cycle)}
+        if self._certificate:
+            extensions["tls"] = {"client_cert": self._certificate}
+        cast(dict[str, Any], self.scope)["extensions"] = extensions
+        if self.watching is not None and len(self.pipeline) <= _PIPELINED:
+            # uvicorn stops to read when requests wait behind the one in work, and would not see
+            # the caller of that one hang up.
+            self.flow.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tells the call that is being answered."""
+        super().connection_lost(exc)
+        self.lost = True
+        if self.watching is not None:
+            self.watching.hung_up()
