@@ -122,7 +122,8 @@ class RestCall:
         assert operation.stream is not None  # noqa: S101
         # Services give async generators: leaving one early closes the upstream at once.
         stream = cast(Any, operation.stream(self._relayed(request.body), call))
-        async with _limited(call), aclosing(stream) as batches:
+        # Also without a deadline: the service brings this limit forward to its own.
+        async with call.limit(None, "deadline"), aclosing(stream) as batches:
             async for batch in batches:
                 if batch:
                     if not relay:

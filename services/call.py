@@ -33,6 +33,7 @@ class Call:
     out: dict[str, str] = field(default_factory=dict)
     usage: UsageRecord = field(default_factory=UsageRecord)
     model: str = ""
+    _outer: Limit | None = field(default=None, repr=False)
 
     def remaining(self) -> float | None:
         """Seconds until the deadline (0 or less: passed), None without one."""
@@ -45,24 +46,55 @@ class Call:
 
         The error names the one that struck: `which`, or "deadline".
         """
-        return Limit(self.deadline, seconds, which)
+        return Limit(self, seconds, which)
+
+    def tighten(self, seconds: float | None, which: str) -> None:
+        """Bring the outermost limit that is entered forward, if `seconds` from now are sooner.
+
+        For streams: a generator must not hold a limit across its yields, where cancelling would
+        strike whoever iterates it. That one has entered a limit; without one, nothing happens.
+        """
+        if self._outer is not None and seconds is not None:
+            self._outer.tighten(seconds, which)
+
+    @property
+    def expired(self) -> bool:
+        """Whether the outermost limit has struck."""
+        return self._outer is not None and self._outer.expired
 
 
 class Limit:
     """A time limit around some awaits of one task."""
 
-    __slots__ = ("_seconds", "_timeout", "_which")
+    __slots__ = ("_call", "_outermost", "_seconds", "_timeout", "_which")
 
-    def __init__(self, deadline: float | None, seconds: float | None, which: str) -> None:
+    def __init__(self, call: Call, seconds: float | None, which: str) -> None:
+        self._call = call
+        self._outermost = False
         now = asyncio.get_running_loop().time()
-        end = deadline
-        self._which, self._seconds = "deadline", None if deadline is None else deadline - now
-        if seconds is not None and (deadline is None or now + seconds < deadline):
+        end = call.deadline
+        self._which, self._seconds = "deadline", None if end is None else end - now
+        if seconds is not None and (end is None or now + seconds < end):
             end, self._which, self._seconds = now + seconds, which, seconds
         self._timeout = asyncio.timeout_at(end)
 
+    @property
+    def expired(self) -> bool:
+        """Whether it has struck."""
+        return self._timeout.expired()
+
+    def tighten(self, seconds: float, which: str) -> None:
+        """Bring it forward to `seconds` from now, if that is sooner."""
+        end = asyncio.get_running_loop().time() + seconds
+        now_at = self._timeout.when()
+        if not self.expired and (now_at is None or end < now_at):
+            self._timeout.reschedule(end)
+            self._which, self._seconds = which, seconds
+
     async def __aenter__(self) -> Limit:
         await self._timeout.__aenter__()
+        if self._call._outer is None:
+            self._call._outer, self._outermost = self, True
         return self
 
     async def __aexit__(
@@ -71,6 +103,8 @@ class Limit:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self._outermost:
+            self._call._outer = None
         try:
             await self._timeout.__aexit__(kind, error, trace)
         except TimeoutError:

@@ -43,13 +43,16 @@ class Dispatch:
     async def streamed(
         self, type: str, request: Body, call: Call, operation: Callable[[Any], Stream]
     ) -> AsyncGenerator[list[Body], None]:
-        """A stream in batches; leaving it closes the upstream's. Raises errors.TetradError."""
+        """A stream in batches; leaving it closes the upstream's. Raises errors.TetradError.
+
+        Its time limit is the one that the caller has entered around it, see `Call.tighten`.
+        """
         with self.accounted(call):
             route = self._choose(type, request, call)
             stream = cast(AsyncGenerator[list[Body], None], operation(route.adapter)(request, call))
-            limit = call.limit(route.adapter.endpoint.timeouts.stream_total, "total")
+            call.tighten(route.adapter.endpoint.timeouts.stream_total, "total")
             with route.lease():
-                async with limit, aclosing(stream) as batches:
+                async with aclosing(stream) as batches:
                     async for batch in batches:
                         yield batch
 
@@ -63,7 +66,7 @@ class Dispatch:
             outcome = error.grpc_code
             raise
         except (asyncio.CancelledError, GeneratorExit):
-            outcome = "CANCELLED"
+            outcome = "DEADLINE_EXCEEDED" if call.expired else "CANCELLED"
             raise
         except BaseException:
             outcome = "INTERNAL"

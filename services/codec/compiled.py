@@ -12,10 +12,22 @@ from collections.abc import Callable
 from typing import Any
 
 from services.codec import from_wire, leaves, to_wire
-from services.codec.jsontext import ExactFloat, dumps_exact, raw
+from services.codec.jsontext import ExactFloat, NeedExact, dumps_exact, raw
 from services.codec.plan import FieldPlan, MessagePlan, UnionShape, message_names, plan
 
 _pack_double = struct.Struct("<d").pack
+
+
+_PAST_64_BITS = 2.0**63
+
+
+def _is_double_fast(value: Any) -> bool:
+    kind = type(value)
+    if kind is float:
+        if not -_PAST_64_BITS < value < _PAST_64_BITS:
+            raise NeedExact  # orjson makes such a float of an integer, too
+        return True
+    return kind is int and value in leaves.EXACT_IN_DOUBLE
 
 
 def _is_double(value: Any) -> bool:
@@ -73,7 +85,9 @@ def source(name: str) -> str:
     return "\n".join([*to_wire.functions(this), from_wire.function(this)])
 
 
-def _namespace(raw_text: Callable[[Any], bytes]) -> dict[str, Any]:
+def _namespace(
+    raw_text: Callable[[Any], bytes], is_double: Callable[[Any], bool]
+) -> dict[str, Any]:
     return {
         "VARINTS": leaves.VARINTS,
         "INT32": leaves.INT32,
@@ -87,7 +101,7 @@ def _namespace(raw_text: Callable[[Any], bytes]) -> dict[str, Any]:
         "byte_list_wire": leaves.byte_list_wire,
         "base64_wire": leaves.base64_wire,
         "vector_wire": leaves.vector_wire,
-        "is_double": _is_double,
+        "is_double": is_double,
         "pack_double": _pack_double,
         "int_key_wire": _int_key_wire,
         "raw": raw_text,
@@ -135,8 +149,8 @@ FITS: dict[str, dict[str, Callable[[Any], bool]]] = {
     name: _typed(plan(name)) for name in NAMES if plan(name).remainder
 }
 
-fast = _namespace(raw)
-exact = _namespace(dumps_exact)
+fast = _namespace(raw, _is_double_fast)
+exact = _namespace(dumps_exact, _is_double)
 
 for _name in NAMES:
     _file = f"<codec {_name}>"

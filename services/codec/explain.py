@@ -7,13 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from google.protobuf.message import Message
 
 from services.codec import compiled
-from services.codec.jsontext import JsonError, loads
+from services.codec.jsontext import JsonError, loads, loads_exact
 from services.codec.plan import FieldPlan, MessagePlan, Shape, UnionPlan, UnionShape, plan
+
+_TWINS = (Shape.DATA_URL, Shape.BASE64)
+"""Raw bytes that are printed into another field's member."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,20 +32,24 @@ def missing(name: str, value: Any) -> tuple[Violation, ...]:
     """REQUIRED members that a JSON value lacks or has with the wrong type."""
     if type(value) is not dict:
         return (Violation("", f"expected a JSON object, found {kind_of(value)}"),)
-    return tuple(_missing(plan(name), value, ""))
+    return tuple(_missing(required(name), value))
 
 
-def _missing(this: MessagePlan, value: dict[str, Any], prefix: str) -> Iterator[Violation]:
-    for field in this.members:
+@cache
+def required(name: str) -> tuple[FieldPlan, ...]:
+    """The REQUIRED members of a message."""
+    return tuple(field for field in plan(name).members if field.required)
+
+
+def _missing(fields: tuple[FieldPlan, ...], value: dict[str, Any]) -> Iterator[Violation]:
+    for field in fields:
         member = value.get(field.member)
-        if not field.required:
-            continue
-        path = f"{prefix}{field.member}"
         if member is None:
-            yield Violation(path, "required, but absent")
+            yield Violation(field.member, "required, but absent")
+        elif member in ([], {}):
+            yield Violation(field.member, f"expected {_expected(field)}, found an empty one")
         elif not _looks_right(field, member):
-            empty = " that is not empty" if member in ([], {}) else ""
-            yield Violation(path, f"expected {_expected(field)}{empty}, found {kind_of(member)}")
+            yield Violation(field.member, f"expected {_expected(field)}, found {kind_of(member)}")
 
 
 def _looks_right(field: FieldPlan, value: Any) -> bool:
@@ -71,7 +79,7 @@ def _misfits(this: MessagePlan, message: Any, prefix: str) -> Iterator[Violation
         value = getattr(message, field.name)
         if field.shape is Shape.REMAINDER:
             yield from _remainder_misfits(this, message, value.json, path)
-        elif field.shape in (Shape.DATA_URL, Shape.BASE64):
+        elif field.shape in _TWINS:
             twin = next((f for f in this.members if f.member == field.member), None)
             if twin and message.HasField(twin.name):
                 yield Violation(path, f"set beside {prefix}{twin.name}: give one of the two")
@@ -119,17 +127,29 @@ def _remainder_misfits(
     if problems:
         yield from problems
         return
-    members = loads(text)
+    members = loads_exact(text)
     if type(members) is not dict:
         yield Violation(path, f"expected a JSON object, found {kind_of(members)}")
         return
-    for name, fits in compiled.FITS[this.name].items():
-        if name in members:
-            field = next((f for f in this.members if f.member == name), None)
-            is_set = field is None or not _is_absent(field, message)
-            if is_set or fits(members[name]):
-                home = field.name if field else name
-                yield Violation(path, f"member {name!r} belongs in the field {home}")
+    fits, taken = compiled.FITS[this.name], dict(_taken(this, message))
+    for name, value in members.items():
+        home = taken.get(name)
+        if home is None and name in fits and fits[name](value):
+            home = next(f.name for f in this.members if f.member == name)
+        if home is not None:
+            yield Violation(path, f"member {name!r} belongs in the field {home}")
+
+
+def _taken(this: MessagePlan, message: Any) -> Iterator[tuple[str, str]]:
+    """Members that are set, and the fields that set them."""
+    for field in this.fields:
+        if (field.is_member or field.shape in _TWINS) and not _is_absent(field, message):
+            yield field.member, field.name
+    union = this.union
+    if union and union.shape is UnionShape.ADJACENT:
+        yield union.tag, union.name
+        arm = message.WhichOneof(union.name)
+        yield from ((a.member, a.name) for a in union.arms if a.name == arm)
 
 
 def _union_misfits(union: UnionPlan, message: Any, prefix: str) -> Iterator[Violation]:

@@ -43,12 +43,15 @@ class ExactFloat(float):
         return self
 
 
-def loads(data: bytes | str) -> Any:
-    """Parse, fast. Integers past 64 bits come back as floats: see `raw`. Raises JsonError."""
+def loads(data: bytes | str, *, replace_surrogates: bool = False) -> Any:
+    """Parse, fast. Integers past 64 bits come back as floats: see `raw`. Raises JsonError.
+
+    A lone surrogate is an error, or U+FFFD with `replace_surrogates`.
+    """
     try:
         value = orjson.loads(data)
     except orjson.JSONDecodeError:
-        return loads_exact(data)
+        return loads_exact(data, replace_surrogates=replace_surrogates)
     check_depth(data if isinstance(data, bytes) else data.encode())
     return value
 
@@ -63,31 +66,28 @@ def loads_exact(data: bytes | str, *, replace_surrogates: bool = False) -> Any:
     except UnicodeDecodeError as error:
         raise JsonError(f"not UTF-8 at byte {error.start}") from None
     check_depth(text.encode("utf-8", "surrogatepass"))
+    value = _read(text)
+    if "\\u" in text or text is data:
+        # Looked for in what was read, since an escaped pair is no lone surrogate.
+        printed = _printed(value)
+        if _SURROGATE.search(printed):
+            if not replace_surrogates:
+                raise JsonError("a lone surrogate (half of a UTF-16 pair) in a string")
+            value = _read(_SURROGATE.sub("\ufffd", printed))
+    return value
+
+
+def _read(text: str) -> Any:
     try:
-        value = json.loads(text, parse_float=ExactFloat, parse_constant=_refuse_constant)
+        return json.loads(text, parse_float=ExactFloat, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
         raise JsonError(f"{error.msg} at line {error.lineno} column {error.colno}") from None
     except ValueError as error:  # more digits in an integer than Python converts
         raise JsonError(str(error)) from None
-    if "\\u" in text and _SURROGATE.search(json.dumps(value, ensure_ascii=False)):
-        if not replace_surrogates:
-            raise JsonError("a lone surrogate (half of a UTF-16 pair) in a string")
-        value = _without_surrogates(value)
-    return value
 
 
 def _refuse_constant(name: str) -> NoReturn:
     raise JsonError(f"{name} is not JSON")
-
-
-def _without_surrogates(value: Any) -> Any:
-    if isinstance(value, str):
-        return _SURROGATE.sub("\ufffd", value)
-    if isinstance(value, list):
-        return [_without_surrogates(item) for item in value]
-    if isinstance(value, dict):
-        return {_without_surrogates(k): _without_surrogates(v) for k, v in value.items()}
-    return value
 
 
 def check_depth(data: bytes) -> None:
@@ -114,9 +114,13 @@ def dumps(value: Any) -> bytes:
 
 def dumps_exact(value: Any) -> bytes:
     """As `dumps`, for values of `loads_exact`."""
+    return _printed(value).encode()
+
+
+def _printed(value: Any) -> str:
     pieces: list[str] = []
     _print(value, pieces.append)
-    return "".join(pieces).encode()
+    return "".join(pieces)
 
 
 def _print(value: Any, add: Any) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from services.codec.jsontext import ExactFloat, loads
+from services.codec.jsontext import ExactFloat, loads, loads_exact
 
 INT32 = range(-(2**31), 2**31)
 INT64 = range(-(2**63), 2**63)
@@ -56,12 +56,17 @@ def ints_wire(value: Any, allowed: range) -> bytes | None:
     return b"".join([VARINTS[i] if 0 <= i < 16384 else varint(i) for i in value])
 
 
-def floats_wire(value: Any, code: str) -> bytes | None:
-    """A JSON list of numbers as packed floats (code f) or doubles (code d), little-endian."""
-    if type(value) is not list or not value or not set(map(type, value)) <= _NUMBERS:
+def floats_wire(value: Any) -> bytes | None:
+    """A JSON list of numbers as packed float32, little-endian."""
+    if type(value) is not list or not value:
         return None
+    kinds = set(map(type, value))
+    if not kinds <= _NUMBERS:
+        return None
+    if ExactFloat in kinds and any(item - item != 0 for item in value):
+        return None  # 1e400
     try:
-        return struct.pack(f"<{len(value)}{code}", *value)
+        return struct.pack(f"<{len(value)}f", *value)
     except (OverflowError, struct.error):  # beyond the type's range
         return None
 
@@ -113,7 +118,7 @@ def vector_wire(value: Any) -> bytes | None:
     if type(value) is list:
         if not value:
             return length_delimited(_FLOATS, b"")
-        packed = floats_wire(value, "f")
+        packed = floats_wire(value)
         if packed is not None:
             return length_delimited(_FLOATS, length_delimited(_VALUES, packed))
         return _sparse_wire(value)
@@ -133,7 +138,7 @@ def _sparse_wire(value: list[Any]) -> bytes | None:
             return None
         indices.append(varint(index))
         values.append(number)
-    packed = floats_wire(values, "f")
+    packed = floats_wire(values)
     if packed is None:
         return None
     return length_delimited(
@@ -187,10 +192,12 @@ def merged(members: dict[str, Any], text: str, typed: dict[str, Any]) -> orjson.
         raise Misfit from None
     if type(remainder) is not dict:
         raise Misfit
-    for name in remainder.keys() & typed.keys():
-        if members.get(name) is not None or typed[name](remainder[name]):
-            raise Misfit
-        members.pop(name, None)
+    for name in remainder:
+        if name in typed or name in members:
+            value = loads_exact(text)[name]  # a number that was changed might seem to fit
+            if members.get(name) is not None or (name in typed and typed[name](value)):
+                raise Misfit
+            members.pop(name, None)
     inner = text.strip()[1:-1].strip().encode()
     if not inner:
         return orjson.Fragment(orjson.dumps(members, option=OPTIONS))

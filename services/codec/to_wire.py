@@ -95,13 +95,18 @@ def _object(plan: MessagePlan) -> str:
 
 
 def _members(plan: MessagePlan, indent: str) -> Iterator[str]:
-    """Straight-line code for the fields; counts members in `seen`, names misfits in `odd`."""
+    """Straight-line code for the fields; counts members in `seen`, names misfits in `odd`.
+
+    A REQUIRED member that is absent or does not fit refuses the whole.
+    """
     for field in plan.members:
+        refuse = "return None" if field.required else f"odd += ({field.member!r},)"
         yield f"{indent}v = get({field.member!r})"
         yield f"{indent}if v is not None:"
-        yield _indent(
-            _field(field, "add({}); seen += 1", f"odd += ({field.member!r},)"), len(indent) + 4
-        ).rstrip("\n")
+        code = _field(field, "add({}); seen += 1", refuse)
+        yield _indent(code, len(indent) + 4).rstrip("\n")
+        if field.required:
+            yield f"{indent}else: return None"
 
 
 def _remainder(plan: MessagePlan, known: set[str], indent: str, refuse: str) -> Iterator[str]:
@@ -155,9 +160,16 @@ def _repeated(field: FieldPlan, use: str, refuse: str) -> str:
         return f"b = ints_wire(v, {_RANGES[field.kind]})\n" + _if(
             "b is not None", use.format(f"length_delimited({tag!r}, b)"), refuse
         )
-    if field.kind in ("float", "double"):
-        return f"b = floats_wire(v, {field.kind[0]!r})\n" + _if(
+    if field.kind == "float":
+        return "b = floats_wire(v)\n" + _if(
             "b is not None", use.format(f"length_delimited({tag!r}, b)"), refuse
+        )
+    if field.kind == "double":
+        packed = "b''.join(map(pack_double, v))"
+        return _if(
+            "type(v) is list and v and all(map(is_double, v))",
+            use.format(f"length_delimited({tag!r}, {packed})"),
+            refuse,
         )
     each: dict[str, Callable[[], str]] = {
         "string": lambda: "e.encode() if type(e) is str else None",

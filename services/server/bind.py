@@ -146,7 +146,7 @@ class Bound:
         # No initial metadata before the first message: it would commit the call and end the
         # client's right to retry.
         started = False
-        async with aclosing(stream) as batches:
+        async with call.limit(None, "deadline"), aclosing(stream) as batches:
             async for batch in batches:
                 if not started:
                     await context.send_initial_metadata(outgoing(call))
