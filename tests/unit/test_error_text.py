@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway_http.errors import response
@@ -220,6 +220,7 @@ near_values = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(
     status=st.integers(0, 700),
     body=st.binary() | (json_values | near_values).map(lambda value: json.dumps(value).encode()),
@@ -240,6 +241,7 @@ def test_from_upstream_takes_anything_and_shows_valid_text_without_keys(
     assert shown["message"]
 
 
+@settings(deadline=None)
 @given(value=json_values | near_values)
 def test_from_error_body_takes_anything(value: Any) -> None:
     error = from_error_body(value, endpoint="e", secrets=[KEY])
@@ -247,6 +249,7 @@ def test_from_error_body_takes_anything(value: Any) -> None:
     assert json.loads(response(error, "r")[2])["error"]["message"]
 
 
+@settings(deadline=None)
 @given(st.dictionaries(names, json_values))
 def test_error_in_body_takes_anything(value: Any) -> None:
     assert errors.error_in_body(value) in (True, False)

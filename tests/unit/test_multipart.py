@@ -70,17 +70,11 @@ def read(
     return parts
 
 
-def one(head: str, content: bytes = b"x", boundary: str = BOUNDARY) -> Part:
-    """The only part of a body with these header lines."""
-    lines = head.encode().replace(b"\n", b"\r\n")
-    body = b"--%b\r\n%b\r\n\r\n%b\r\n--%b--\r\n" % (
-        boundary.encode(),
-        lines,
-        content,
-        boundary.encode(),
-    )
-    (part,) = read(body)
-    return part
+def read_alone(content: bytes) -> bytes:
+    """The content of a part that is written by hand and stands alone in its form."""
+    head = b'--tetrad-5b1e\r\nContent-Disposition: form-data; name="a"\r\n\r\n'
+    (part,) = read(head + content + b"\r\n--tetrad-5b1e--\r\n")
+    return part.data
 
 
 def cuts(body: bytes, places: list[int]) -> list[bytes]:
@@ -197,23 +191,9 @@ def test_what_is_written_is_read_however_it_is_cut(
 
 BODY_PIECES = st.sampled_from(
     [
-        *(
-            b"--tetrad-5b1e",
-            b"--tetrad-5b1e\r\n",
-            b"\r\n--tetrad-5b1e\r\n",
-            b"--",
-            b"\r\n",
-            b"x",
-            b" ",
-        ),
-        *(
-            b'Content-Disposition: form-data; name="a"',
-            b"X: " + b"x" * 90,
-            b"\r\n\r\n",
-            b"\r",
-            b"\n",
-        ),
-        b'--tetrad-5b1e\r\nContent-Disposition: form-data; name="a"\r\n\r\n',
+        *(b"--tetrad-5b1e", b"--tetrad-5b1e\r\n", b"\r\n--tetrad-5b1e\r\n", b"--", b"x", b" "),
+        *(b'Content-Disposition: form-data; name="a"', b"X: " + b"x" * 90, b"\r\n\r\n", b"\r\n"),
+        *(b'--tetrad-5b1e\r\nContent-Disposition: form-data; name="a"\r\n\r\n', b"\r", b"\n"),
     ]
 )
 
@@ -328,10 +308,10 @@ def test_an_empty_form_has_no_parts() -> None:
 
 
 def test_a_boundary_may_be_followed_by_white_space() -> None:
-    body = (
-        b'--tetrad-5b1e \t\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n--tetrad-5b1e--'
-    )
-    assert [part.data for part in read(*bytewise(body))] == [b"1"]
+    head = b'\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n--tetrad-5b1e--'
+    for padding in (b" \t", b" " * 64):
+        body = b"--tetrad-5b1e" + padding + head
+        assert [part.data for part in read(*bytewise(body))] == [b"1"]
 
 
 @pytest.mark.parametrize("end", [b"\r\n\r\n\r\n", b"\r\n\r\n"], ids=["empty", "left out"])
@@ -345,152 +325,12 @@ def test_a_part_may_have_no_content(end: bytes) -> None:
 
 def test_a_text_that_starts_like_the_boundary_is_content() -> None:
     content = b"--tetrad-5b1e is\r\n--tetrad-5b1ed, and\r\n--tetrad-5b1e -- too"
-    assert one('Content-Disposition: form-data; name="a"', content).data == content
+    assert read_alone(content) == content
 
 
 def test_padding_that_never_ends_is_content() -> None:
     content = b"\r\n--tetrad-5b1e" + b" " * 5000
-    assert one('Content-Disposition: form-data; name="a"', content).data == content
-
-
-@pytest.mark.parametrize(
-    ("parameters", "name", "filename"),
-    [
-        ('name="a"', "a", None),
-        ("name=a; filename=b.wav", "a", "b.wav"),
-        ('name="a"; filename=""', "a", ""),
-        ('NAME="a" ; FileName = "b;c=d.wav";', "a", "b;c=d.wav"),
-        ('name="a";filename="un%22deux%0D%0a.wav"', "a", 'un"deux\r\n.wav'),
-        ('name="50%"; filename="100%25.wav"', "50%", "100%25.wav"),
-        (r'name="a"; filename="un \"deux\" \\ trois.wav"', "a", r'un "deux" \ trois.wav'),
-        (r'name="a"; filename="C:\temp\b.wav"', "a", r"C:\temp\b.wav"),
-        ('name="a"; filename="naïve 海.wav"', "a", "naïve 海.wav"),
-        ("name=\"a\"; filename*=UTF-8''na%C3%AFve%20%e6%b5%b7.wav", "a", "naïve 海.wav"),
-        ('name="a"; filename="b"; filename*=utf-8\'en\'c%2fd', "a", "c/d"),
-        ('name="a"; filename*=iso-8859-1\'\'na%efve; filename="b"', "a", "naïve"),
-        ('name="a"; filename="b"; filename*=koi8-r\'\'c', "a", "b"),
-        ('name="a"; filename="b"; filename*=UTF-8\'\'%ff', "a", "b"),
-        (r'name="a"; filename="b\"', "a", "b\\"),
-        ('name="a"; name="b"', "a", None),
-        ('name="x[a][]"', "x[a][]", None),
-    ],
-)
-def test_a_disposition_is_read(parameters: str, name: str, filename: str | None) -> None:
-    begin = one(f"Content-Disposition: form-data; {parameters}").begin
-    assert (begin.name, begin.filename) == (name, filename)
-
-
-def test_headers_are_read_whatever_their_case() -> None:
-    begin = one('CONTENT-disposition:form-data; name="a"\ncontent-TYPE: audio/wav \nX-A: b:c').begin
-    assert begin.content_type == "audio/wav"
-    assert begin.headers == {
-        "content-disposition": 'form-data; name="a"',
-        "content-type": "audio/wav",
-        "x-a": "b:c",
-    }
-
-
-def test_a_folded_header_is_one_line() -> None:
-    assert one('Content-Disposition: form-data;\n\t name="a"').begin.name == "a"
-
-
-def test_a_name_in_latin_1_is_read() -> None:
-    head = 'Content-Disposition: form-data; name="é"'.encode("latin-1")
-    (part,) = read(b"--tetrad-5b1e\r\n" + head + b"\r\n\r\n\r\n--tetrad-5b1e--")
-    assert part.begin.name == "é"
-
-
-@pytest.mark.parametrize(
-    ("head", "fault"),
-    [
-        ("Content-Type: text/plain", "no Content-Disposition"),
-        ("Content-Disposition: form-data", "with a name"),
-        ('Content-Disposition: form-data; filename="a"', "with a name"),
-        ('Content-Disposition: attachment; name="a"', "not form-data"),
-        ('Content-Disposition: form-data; name="a" b', "malformed"),
-        ('Content-Disposition: form-data; name="a', "malformed"),
-        ('Content-Disposition: form-data; name="', "malformed"),
-        ('Content-Disposition: form-data; "a"', "malformed parameters"),
-        ('Content-Disposition: form-data; name="a"\nX', "malformed"),
-        ('Content-Disposition: form-data; name="a"\nX y: z', "malformed"),
-        ('Content-Disposition: form-data; name="a\0"', "malformed"),
-        (
-            'Content-Disposition: form-data; name="a"\nContent-Transfer-Encoding: base64',
-            "transfer encoding 'base64'",
-        ),
-    ],
-)
-def test_a_part_that_cannot_be_read_is_an_error(head: str, fault: str) -> None:
-    with pytest.raises(MultipartError, match=fault):
-        one(head)
-
-
-@pytest.mark.parametrize("reads", [1, 2])
-def test_a_part_without_headers_is_an_error(reads: int) -> None:
-    body = b"--tetrad-5b1e\r\n\r\n1\r\n--tetrad-5b1e--"
-    with pytest.raises(MultipartError, match="part 1 has no Content-Disposition"):
-        read(*(bytewise(body) if reads > 1 else [body]))
-
-
-@pytest.mark.parametrize(
-    ("content_type", "fault"),
-    [
-        ("", "not multipart/form-data"),
-        ("application/json", "not multipart/form-data"),
-        ("multipart/mixed; boundary=a", "not multipart/form-data"),
-        ("multipart/form-data", "no boundary"),
-        ("multipart/form-data; boundary=", "no boundary"),
-        ('multipart/form-data; boundary=""', "no boundary"),
-        ("multipart/form-data; boundary", "malformed"),
-        ("multipart/form-data; boundary=é", "ASCII"),
-        ('multipart/form-data; boundary="a\rb"', "ASCII"),
-    ],
-)
-def test_a_content_type_without_a_boundary_is_an_error(content_type: str, fault: str) -> None:
-    with pytest.raises(MultipartError, match=fault):
-        MultipartReader(content_type)
-
-
-@pytest.mark.parametrize(
-    "content_type",
-    [
-        "Multipart/Form-Data; charset=utf-8; Boundary=tetrad-5b1e",
-        'multipart/form-data;boundary="tetrad-5b1e"',
-        "multipart/form-data; boundary=tetrad-5b1e ; charset=utf-8;",
-    ],
-)
-def test_a_boundary_is_found_in_the_content_type(content_type: str) -> None:
-    body, expected = written([("a", "1")], [])
-    assert [part.plain for part in read(body, content_type=content_type)] == expected
-
-
-@pytest.mark.parametrize("size", [0, 1])
-def test_headers_at_the_limit_are_read_and_larger_ones_refused(size: int) -> None:
-    limits = MultipartLimits(header_bytes=200)
-    head = b'Content-Disposition: form-data; name="a"\r\nX: '
-    head += b"x" * (200 - len(head) - 4 + size) + b"\r\n\r\n"
-    body = b"--tetrad-5b1e\r\n" + head + b"\r\n--tetrad-5b1e--"
-    for reads in ([body], bytewise(body), cuts(body, [100, 214, 216])):
-        if size == 0:
-            assert len(read(*reads, limits=limits)) == 1
-        else:
-            with pytest.raises(MultipartError, match="larger than 200 bytes"):
-                read(*reads, limits=limits)
-
-
-def test_headers_that_never_end_are_refused_at_the_default_limit() -> None:
-    reader = MultipartReader(CONTENT_TYPE)
-    reader.feed(b"--tetrad-5b1e\r\n" + b"x" * 16383)
-    with pytest.raises(MultipartError, match="16384 bytes"):
-        reader.feed(b"x")
-
-
-def test_headers_of_many_spaces_cost_linear_time() -> None:
-    start = time.process_time()
-    with pytest.raises(MultipartError):
-        one("Content-Disposition: form-data" + ";" * 4000 + " " * 4000 + "name" + " " * 7000 + "x")
-    one("Content-Disposition: form-data; name=" + " " * 7000 + "x" + " " * 7000 + "y")
-    assert time.process_time() - start < 0.5
+    assert read_alone(content) == content
 
 
 def test_more_parts_than_the_limit_are_refused() -> None:
@@ -542,7 +382,7 @@ def test_fifty_megabytes_are_parsed_in_less_than_a_second(size: int) -> None:
 def test_content_made_to_be_slow_is_not(piece: bytes) -> None:
     content = piece * (2_000_000 // len(piece))
     start = time.process_time()
-    assert one('Content-Disposition: form-data; name="a"', content).data == content
+    assert read_alone(content) == content
     assert time.process_time() - start < 1
 
 

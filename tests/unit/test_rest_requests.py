@@ -116,7 +116,7 @@ async def test_a_compressed_body_is_415() -> None:
         (b'"text"', None, "JSON object"),
         (b"null", None, "JSON object"),
         (b"{}", "messages", "required"),
-        (b'{"messages": []}', "messages", "not empty"),
+        (b'{"messages": []}', "messages", "an empty one"),
         (b'{"messages": "hello"}', "messages", "list"),
         (b'{"messages": null}', "messages", "required"),
         (b'{"messages": ' + b"[" * 600 + b"]" * 600 + b"}", None, "deeper"),

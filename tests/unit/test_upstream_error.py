@@ -6,7 +6,7 @@ import json
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway_http.errors import response
@@ -329,6 +329,7 @@ def test_a_date_without_a_zone_is_not_of_this_machines_zone(
     assert wait == 30.0
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60))
 def test_no_retry_after_header_is_too_odd(text: str) -> None:
     wait = retry_after({"retry-after": text}, lambda: NOON)
