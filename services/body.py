@@ -28,8 +28,8 @@ class Body:
     """A request or an answer. `message` is its short name, such as "ChatRequest".
 
     upload: the file of a multipart request, which stands in no JSON. document: the answer in a
-    format that is not JSON; `json` is then empty. Conversions raise errors.InvalidRequest for
-    requests that are not what they should be.
+    format that is not JSON; `json` is then empty. Conversions of what is not what it should be
+    raise errors.InvalidRequest for a request and errors.UpstreamProtocol for an answer.
     """
 
     __slots__ = ("_json", "_value", "_wire", "document", "message", "upload", "usage_asked")
@@ -82,13 +82,13 @@ class Body:
         if self._json is None:
             if self._value is not None:
                 self._json = codec.dumps(self._value)
-            elif self._wire is not None:
+            elif self._wire is not None and self.document is None:
                 try:
                     self._json = codec.decode(
                         self.message, self._wire, usage_asked=self.usage_asked
                     )
                 except codec.CodecError as error:
-                    raise invalid(error) from None
+                    raise self._fault(error) from None
             else:
                 self._json = b""
         return self._json
@@ -97,9 +97,9 @@ class Body:
         """The parsed JSON, to be read only."""
         if self._value is None:
             try:
-                self._value = codec.loads(self.json())
+                self._value = codec.loads(self.json(), replace_surrogates=not self._is_request)
             except codec.JsonError as error:
-                raise errors.InvalidRequest(f"the body is not JSON: {error}") from None
+                raise self._fault(error) from None
         return self._value
 
     def wire(self) -> bytes:
@@ -108,6 +108,10 @@ class Body:
             self._wire = self._encoded()
         return self._wire
 
+    def parsed(self) -> Any:
+        """The protobuf message, a new one at each call."""
+        return self._parsed(self.wire())
+
     def _encoded(self) -> bytes:
         if self.document is not None:
             field = _field(self.message, Shape.DOCUMENT)
@@ -115,15 +119,13 @@ class Body:
             target = getattr(message, field)
             target.media_type, target.text = self.document.media_type, self.document.text
             return message.SerializeToString()
-        request = self.message.endswith("Request")
         try:
             if self._json is not None:
-                return codec.encode(self.message, self._json, replace_surrogates=not request)
+                replace = not self._is_request
+                return codec.encode(self.message, self._json, replace_surrogates=replace)
             return codec.encode_value(self.message, self._value)
-        except codec.CodecError as error:
-            raise invalid(error) from None
-        except codec.JsonError as error:
-            raise errors.InvalidRequest(f"the body is not JSON: {error}") from None
+        except (codec.CodecError, codec.JsonError) as error:
+            raise self._fault(error) from None
 
     def check(self) -> None:
         """Raise errors.InvalidRequest if the body is no object or lacks a REQUIRED member."""
@@ -173,7 +175,21 @@ class Body:
         try:
             return codec.message_class(self.message).FromString(wire)
         except codec.DecodeError:
-            raise errors.InvalidRequest(f"the bytes are not a {self.message}") from None
+            what = codec.Violation("", f"the bytes are not a {self.message}")
+            raise self._fault(codec.CodecError((what,))) from None
+
+    @property
+    def _is_request(self) -> bool:
+        return self.message.endswith("Request")
+
+    def _fault(self, error: codec.CodecError | codec.JsonError) -> errors.TetradError:
+        if not self._is_request:
+            return errors.UpstreamProtocol(
+                f"the upstream's answer cannot be read: {error}", reached=True
+            )
+        if isinstance(error, codec.CodecError):
+            return invalid(error)
+        return errors.InvalidRequest(f"the body is not JSON: {error}")
 
 
 def invalid(error: codec.CodecError) -> errors.InvalidRequest:
