@@ -5,7 +5,6 @@ Every transport made here is closed at the end of its block, with all that was u
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -71,13 +70,6 @@ async def until_error(stream: AsyncIterator[list[Body]]) -> tuple[list[Any], Exc
     except Exception as error:
         return delivered, error
     raise AssertionError("the stream ended as a success")
-
-
-async def soon(condition: Any, seconds: float = 2.0) -> None:
-    """Waits until a condition holds that nothing announces."""
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 def sse(file: str) -> bytes:
