@@ -79,6 +79,7 @@ def found_models(
             kind=recognised.kind,
             model=found.model,
             timeouts=_timeouts(config.timeouts),
+            pass_out=frozenset(config.metadata.pass_out),
         )
         route = Route(endpoint.name, kinds.build(endpoint, transport), ready=True)
         routed = RoutedModel(
@@ -111,6 +112,7 @@ def _endpoint(config: Config, model: Model, provider: Provider) -> base.Endpoint
         model=provider.model_name or model.name,
         key=provider.key,
         timeouts=_timeouts(config.timeouts_of(provider)),
+        pass_out=frozenset(config.metadata.pass_out),
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from types import TracebackType
 
 from services import errors
@@ -60,6 +61,8 @@ class Watch:
                 reason = "it does not answer its probe"
             except errors.TetradError as error:
                 one.route.ready, reason = False, str(error)
+            except TimeoutError:
+                one.route.ready, reason = False, "it does not answer its probe in time"
             except Exception:
                 # A watch that died would leave the provider out for ever.
                 _log.exception("probing %s failed", one.route.name)
@@ -85,13 +88,10 @@ class Watch:
 
     def _become(self, one: Watched, recognised: probe.Recognised) -> None:
         """The server told what it is: from now on it is spoken to in its own dialect."""
-        one.endpoint = base.Endpoint(
+        one.endpoint = replace(
+            one.endpoint,
             name=base.endpoint_name(recognised.kind, one.endpoint.url),
-            url=one.endpoint.url,
             kind=recognised.kind,
-            model=one.endpoint.model,
-            key=one.endpoint.key,
-            timeouts=one.endpoint.timeouts,
         )
         one.route.adapter = kinds.build(one.endpoint, self._transport)
         one.route.name = one.endpoint.name

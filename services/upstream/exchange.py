@@ -95,12 +95,19 @@ class Exchange:
             async with self._request(path, payload, call, accept) as response:
                 if response.status // 100 == 2:  # some proxies answer a POST with 201
                     self._paths[paths] = path
+                    self._pass_out(response, call)
                     yield response
                     return
                 refusals.append(await self._refusal(response))
                 if response.status not in _NO_SUCH_PATH:
                     raise refusals[-1]
         raise refusals[0]
+
+    def _pass_out(self, response: Response, call: Call) -> None:
+        for name in self.endpoint.pass_out & response.headers.keys():
+            value = response.headers[name]
+            if value.isascii() and value.isprintable():  # all that gRPC's metadata takes
+                call.out[name] = value
 
     async def events(self, response: Response, stream: Stream) -> AsyncGenerator[list[Chunk], None]:
         """What `stream` makes of the response's events, one list for each read.
