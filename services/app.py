@@ -22,7 +22,7 @@ from services.chat import ChatService
 from services.config import Address, Config, Fault
 from services.dispatch import Dispatch
 from services.embed import EmbedService
-from services.errors import TetradError
+from services.errors import DeadlineExceeded, TetradError, UpstreamUnavailable
 from services.inflight import InFlight
 from services.models import ModelService
 from services.rerank import RerankService
@@ -36,6 +36,8 @@ from services.watch import Watch
 
 FIRST_ANSWER = 10.0
 """Seconds that a server named by `--upstream` may take to answer at the start."""
+
+_ASK_AGAIN = 0.25
 
 _NO_RELOAD = "SIGHUP: this version does not reload; restart it to take a new configuration"
 
@@ -129,13 +131,7 @@ async def _models(config: Config, transport: Transport) -> tuple[Table, Watch]:
     configured, watched = assembly.table(config, transport)
     models: dict[str, RoutedModel] = {model.name: model for model in configured.models}
     for url in config.upstreams:
-        try:
-            async with asyncio.timeout(FIRST_ANSWER):
-                recognised = await probe.recognise(transport, url, "")
-        except (TetradError, TimeoutError) as error:
-            said = str(error) or f"nothing answered within {FIRST_ANSWER:g} s"
-            hint = "start the server, or correct the URL"
-            raise StartError([Fault("", 0, 0, f"--upstream {url}", said, hint)]) from None
+        recognised = await _first_answer(transport, url)
         for model, one in assembly.found_models(config, url, recognised, transport):
             if model.name in models and models[model.name].type == model.type:
                 models[model.name].routes += model.routes
@@ -143,6 +139,26 @@ async def _models(config: Config, transport: Transport) -> tuple[Table, Watch]:
                 models[model.name] = model
             watched.append(one)
     return Table(models.values()), Watch(watched, transport, config.probes.interval)
+
+
+async def _first_answer(transport: Transport, url: str) -> probe.Recognised:
+    """What the server at an `--upstream URL` is. It may still be starting. Raises StartError."""
+    until = asyncio.get_running_loop().time() + FIRST_ANSWER
+    said = "it does not answer"
+    try:
+        async with asyncio.timeout_at(until):
+            while True:
+                try:
+                    return await probe.recognise(transport, url, "")
+                except (UpstreamUnavailable, DeadlineExceeded) as error:
+                    said = str(error)
+                await asyncio.sleep(_ASK_AGAIN)
+    except TimeoutError:
+        said = f"no answer within {FIRST_ANSWER:g} s: {said}"
+    except TetradError as error:
+        said = str(error)
+    hint = "start the server, or correct the URL"
+    raise StartError([Fault("", 0, 0, f"--upstream {url}", said, hint)])
 
 
 def _services(config: Config, router: Router) -> Mapping[str, object]:
@@ -211,17 +227,24 @@ async def _nothing() -> None:
 
 
 async def serve(config: Config, announce: Callable[[Running], None]) -> None:
-    """Run until SIGTERM or SIGINT; a second one ends at once. Raises as `gateway`."""
-    stop, at_once = asyncio.Event(), asyncio.Event()
+    """Run until SIGTERM or SIGINT; a second one, or one before the start, ends at once.
+
+    Raises as `gateway`.
+    """
+    started, stop, at_once = asyncio.Event(), asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
 
     def struck() -> None:
-        (at_once if stop.is_set() else stop).set()
+        (stop if started.is_set() and not stop.is_set() else at_once).set()
+
+    def start(running: Running) -> None:
+        announce(running)
+        started.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, struck)
     loop.add_signal_handler(signal.SIGHUP, _log.warning, _NO_RELOAD)
-    run = asyncio.create_task(_run(config, announce, stop))
+    run = asyncio.create_task(_run(config, start, stop))
     second = asyncio.create_task(at_once.wait())
     await asyncio.wait({run, second}, return_when=asyncio.FIRST_COMPLETED)
     second.cancel()

@@ -59,8 +59,11 @@ class Call:
 
     @property
     def expired(self) -> bool:
-        """Whether the outermost limit has struck."""
-        return self._outer is not None and self._outer.expired
+        """Whether the outermost limit has struck, or the deadline has passed unseen by it."""
+        if self._outer is not None and self._outer.expired:
+            return True
+        remaining = self.remaining()
+        return remaining is not None and remaining <= 0
 
 
 class Limit:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from typing import Any
 
 from services import codec, errors
 from services.body import Body
@@ -13,10 +15,12 @@ from services.dispatch import Dispatch
 TYPE = "text-embeddings-inference"
 
 IN_FLIGHT = 32
-"""Items of one bulk that are at an upstream at once; the stream is read no further meanwhile."""
+"""Items of one bulk that are at an upstream or wait to be sent; beyond it nothing more is read."""
 
 ErrorStatus = Callable[[errors.TetradError, str], bytes]
 """An error and the call's id to the bytes of a google.rpc.Status."""
+
+_log = logging.getLogger("tetrad")
 
 
 class EmbedService:
@@ -75,8 +79,8 @@ class _Bulk:
             self._answers.put_nowait(None)
 
     def _start(self, body: Body) -> None:
-        item = codec.message_class("BulkEmbedRequest").FromString(body.wire())
-        name: str = item.id  # type: ignore[attr-defined]
+        item = body.parsed()
+        name: str = item.id
         problem = None
         if not name:
             problem = "required, but absent"
@@ -86,7 +90,7 @@ class _Bulk:
             raise errors.InvalidRequest(
                 f"id: {problem}", param="id", violations=(errors.Violation("id", problem),)
             )
-        wire = item.request.SerializeToString()  # type: ignore[attr-defined]
+        wire = item.request.SerializeToString()
         self._tasks[name] = asyncio.create_task(self._answer(name, wire))
 
     async def _answer(self, name: str, wire: bytes) -> None:
@@ -98,17 +102,21 @@ class _Bulk:
             headers=self._call.headers,
             principal=self._call.principal,
         )
-        answer = codec.message_class("BulkEmbedResponse")(id=name)
+        answer: Any = codec.message_class("BulkEmbedResponse")(id=name)
         try:
             result = await self._service.embed(Body.from_wire("EmbedRequest", wire), call)
-            answer.response.MergeFromString(result.wire())  # type: ignore[attr-defined]
+            answer.response.MergeFromString(result.wire())
         except errors.TetradError as error:
-            answer.error.MergeFromString(  # type: ignore[attr-defined]
-                self._error_status(error, call.id)
-            )
+            answer.error.MergeFromString(self._error_status(error, call.id))
+        except (Exception, asyncio.CancelledError) as error:
+            task = asyncio.current_task()
+            if task and task.cancelling():
+                raise
+            # A fault of ours ends its own item, which must not stay without an answer.
+            _log.error("%s an item of BulkEmbed failed", call.id, exc_info=error)
+            answer.error.MergeFromString(self._error_status(errors.Internal(), call.id))
         finally:
             del self._tasks[name]
-            self._slots.release()
         self._answers.put_nowait(Body.from_wire("BulkEmbedResponse", answer.SerializeToString()))
 
     async def next_batch(self) -> list[Body]:
@@ -119,7 +127,10 @@ class _Bulk:
         ended = batch[-1] is None
         if ended and len(batch) > 1:
             self._answers.put_nowait(None)
-        return [body for body in batch if body is not None]
+        answers = [body for body in batch if body is not None]
+        for _ in answers:
+            self._slots.release()
+        return answers
 
     async def cancel(self, reader: asyncio.Task[None]) -> None:
         """End what is still under way, and wait until it has ended."""

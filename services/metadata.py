@@ -30,6 +30,8 @@ def passing(
     """What goes on to the upstream: the names that pass, and the request's id."""
     headers = {REQUEST_ID: id}
     for name, value in pairs:
-        if (name in PASS_IN or name in allowed) and isinstance(value, str):
+        if name == REQUEST_ID or not isinstance(value, str):
+            continue
+        if name in PASS_IN or name in allowed:
             headers[name] = value
     return headers

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from typing import Any
 
 from services import errors
@@ -57,7 +56,8 @@ def describe(model: RoutedModel) -> dict[str, Any]:
         },
         "ready": model.ready,
     }
-    return {name: value for name, value in described.items() if value is not None}
+    # An empty list is no field's value on the wire: gRPC callers would find it in `extra`.
+    return {name: value for name, value in described.items() if value is not None and value != []}
 
 
 def _page_size(value: Any) -> int:
@@ -77,8 +77,8 @@ def _name_of(token: Any) -> str:
     if not token:
         return ""
     try:
-        return base64.urlsafe_b64decode(str(token).encode()).decode()
-    except (binascii.Error, UnicodeDecodeError):
+        return base64.b64decode(str(token), altchars=b"-_", validate=True).decode()
+    except ValueError:  # no base64, or not UTF-8 inside
         raise errors.InvalidRequest(
             "page_token: not one that this server gave", param="page_token"
         ) from None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 from services import codec, errors
 from services.body import Body
 from services.call import Call
-from services.dispatch import Dispatch
+from services.dispatch import Dispatch, Stream, Unary
 from services.upload import Upload
 
 TYPE = "automatic-speech-recognition"
@@ -50,16 +51,18 @@ class TranscribeService:
             filename=given.filename if given and given.filename else "audio.wav",
             media_type=given.media_type if given else "",
         )
-        request = Body.from_value(config.message, config.value(), sound)
-        final = await self._dispatch.unary(TYPE, request, call, lambda adapter: adapter.transcribe)
-        answer: Any = codec.message_class("LiveTranscribeResponse")()
-        answer.final.MergeFromString(final.wire())
-        yield [Body.from_wire("LiveTranscribeResponse", answer.SerializeToString())]
+        request = Body.from_json(config.message, config.json(), upload=sound)
+        stream = self._dispatch.streamed(
+            TYPE, request, call, lambda adapter: _in_one(adapter.transcribe)
+        )
+        async with aclosing(stream) as batches:
+            async for batch in batches:
+                yield [_final(answer) for answer in batch]
 
     async def _audio(self, requests: AsyncIterator[Body]) -> AsyncIterator[bytes]:
         total = 0
         async for body in requests:
-            message = _parsed(body)
+            message = body.parsed()
             if message.WhichOneof("message") != "audio":
                 raise _out_of_order("after `config` only `audio` may follow")
             total += len(message.audio)
@@ -73,15 +76,29 @@ class TranscribeService:
 
 async def _config(requests: AsyncIterator[Body]) -> Body:
     async for body in requests:
-        message = _parsed(body)
+        message = body.parsed()
         if message.WhichOneof("message") == "config":
-            return Body.from_wire("TranscribeRequest", message.config.SerializeToString())
+            config = Body.from_wire("TranscribeRequest", message.config.SerializeToString())
+            if config.upload and config.upload.size:
+                raise _out_of_order("`config.file` may hold no data: send it as `audio`")
+            return config
         break
     raise _out_of_order("the first message must be `config`")
 
 
-def _parsed(body: Body) -> Any:
-    return codec.message_class(body.message).FromString(body.wire())
+def _in_one(transcribe: Unary) -> Stream:
+    """A stream of one answer: a live call may last as long as streams may."""
+
+    async def stream(request: Body, call: Call) -> AsyncGenerator[list[Body], None]:
+        yield [await transcribe(request, call)]
+
+    return stream
+
+
+def _final(answer: Body) -> Body:
+    message: Any = codec.message_class("LiveTranscribeResponse")()
+    message.final.MergeFromString(answer.wire())
+    return Body.from_wire("LiveTranscribeResponse", message.SerializeToString())
 
 
 def _out_of_order(problem: str) -> errors.InvalidRequest:

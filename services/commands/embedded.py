@@ -8,6 +8,27 @@ import subprocess
 import sys
 from types import TracebackType
 
+CONFIG = """\
+models:
+  - name: eliza
+    type: text-generation
+    owned_by: tetrad-demo (rule-based, not a language model)
+    providers: [{{type: openai, url: "{url}"}}]
+  - name: wordllama
+    type: text-embeddings-inference
+    owned_by: wordllama
+    providers: [{{type: tei, url: "{url}"}}]
+  - name: wordllama-rerank
+    type: text-classification
+    owned_by: wordllama
+    providers: [{{type: tei, url: "{url}"}}]
+  - name: pocketsphinx-en-us
+    type: automatic-speech-recognition
+    owned_by: pocketsphinx
+    providers: [{{type: whisper, url: "{url}"}}]
+"""
+"""What anybody would write who had such a server: the gateway takes its ordinary path."""
+
 _LISTENING = re.compile(r"listening on (http://\S+)")
 _STOP_WITHIN = 5
 

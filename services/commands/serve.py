@@ -10,9 +10,8 @@ from pathlib import Path
 import uvloop
 
 from services import app
-from services.commands import welcome
-from services.commands.embedded import DemoError, EmbeddedModels
-from services.config import Config, ConfigError, load
+from services.commands import embedded, welcome
+from services.config import Config, ConfigError, load, parse
 from services.telemetry import logs
 
 CLEAN, BAD_CONFIGURATION, BAD_USAGE, COULD_NOT_BIND = 0, 1, 2, 3
@@ -49,11 +48,11 @@ def serve(args: argparse.Namespace) -> int:
 def demo(args: argparse.Namespace) -> int:
     """Start the embedded models as a process of their own, and the gateway in front of them."""
     try:
-        with EmbeddedModels() as models:
-            config = Config.for_upstreams([models.url])
+        with embedded.EmbeddedModels() as models:
+            config = parse(embedded.CONFIG.format(url=models.url), "the demo", {})
             config = config.with_overrides(grpc=args.grpc, http=args.http)
             return _run(config, demo=True)
-    except (DemoError, ConfigError) as error:
+    except (embedded.DemoError, ConfigError) as error:
         print(f"tetrad: {error}", file=sys.stderr)
         return BAD_CONFIGURATION
 

@@ -33,7 +33,10 @@ C = TypeVar("C", bound=Choice)
 
 _GOLDEN = (math.sqrt(5) - 1) / 2
 _BOUND = 1.25
-"""A route that is this much busier than the mean passes its keys on to the next."""
+"""A route with more than its share of the calls, times this, passes its keys on to the next."""
+
+_FEW = 4
+"""So many calls at once are never too many: with few calls, shares say nothing."""
 
 
 def _load(choice: Choice) -> float:
@@ -73,8 +76,9 @@ def _prefix_affinity(choices: Sequence[C], random: Random, turn: int, key: bytes
         point = (int.from_bytes(digest, "big") + 1) / (2**64 + 1)
         return -choice.weight / math.log(point)
 
-    mean = sum(map(_load, choices)) / len(choices)
-    calm = [choice for choice in choices if _load(choice) <= _BOUND * mean]
+    calls = 1 + sum(choice.in_flight for choice in choices)
+    each = _BOUND * calls / sum(choice.weight for choice in choices)
+    calm = [c for c in choices if c.in_flight < max(_FEW, math.ceil(each * c.weight))]
     return max(calm or choices, key=score)
 
 

@@ -69,18 +69,19 @@ class RoutedModel:
     def route(self, random: Random, key: bytes = b"") -> Route:
         """The route for one call.
 
-        Ready ones before others, low priority first. One that is not ready is still tried if there
-        is no other, since probes lag behind. Raises errors.Overloaded if all are at their limit.
+        Only ready ones, if there are any, low priority first. While none is ready all are tried,
+        since probes lag behind. Raises errors.Overloaded if all of them are at their limit.
         """
-        free = [route for route in self.routes if route.is_free]
+        known = [route for route in self.routes if route.ready] or self.routes
+        free = [route for route in known if route.is_free]
         if not free:
             raise errors.Overloaded(
                 f"all providers of `{self.name}` are at their max_concurrency",
                 metadata={"model": self.name},
                 retry_after=1.0,
             )
-        best = min((not route.ready, route.priority) for route in free)
-        group = [route for route in free if (not route.ready, route.priority) == best]
+        best = min(route.priority for route in free)
+        group = [route for route in free if route.priority == best]
         self.turn += 1
         return pick(self.strategy, group, random, self.turn - 1, key)
 

@@ -148,11 +148,12 @@ class Bound:
         started = False
         async with call.limit(None, "deadline"), aclosing(stream) as batches:
             async for batch in batches:
-                if not started:
-                    await context.send_initial_metadata(outgoing(call))
-                    started = True
                 for body in batch:
-                    await context.write(body.wire())
+                    wire = body.wire()
+                    if not started:
+                        await context.send_initial_metadata(outgoing(call))
+                        started = True
+                    await context.write(wire)
 
 
 def outgoing(call: Call) -> tuple[tuple[str, str], ...]:

@@ -9,12 +9,13 @@ import socket
 from collections.abc import Mapping
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from services import codec
 from services.config import Address
 from services.server.bind import Settings, UnknownMethod, handlers
+from services.server.health import Health
 
 _OVER = 1024 * 1024
 """Our own size limit must strike before grpc's, whose error carries no details."""
@@ -51,9 +52,8 @@ class GrpcFace:
 
     def __init__(self, services: Mapping[str, object], settings: Settings) -> None:
         self._server = grpc.aio.server(options=options(settings.max_request_bytes))
-        self._health = health.aio.HealthServicer()
         names = [plan.name for plan in codec.service_plans()]
-        self._names = ("", *names)
+        self._health = Health(["", *names])
         self._server.add_generic_rpc_handlers(tuple(handlers(services, settings)))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         listed = [*names, health.SERVICE_NAME, reflection.SERVICE_NAME, _REFLECTION_V1]
@@ -70,13 +70,12 @@ class GrpcFace:
 
     async def start(self) -> None:
         """Begin to answer; health says SERVING."""
-        for name in self._names:
-            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        self._health.serving()
         await self._server.start()
 
     async def not_serving(self) -> None:
         """Health says NOT_SERVING from now on, and its watches end."""
-        await self._health.enter_graceful_shutdown()
+        self._health.end()
 
     async def stop(self, grace: float | None) -> None:
         """Refuse new calls, give open ones `grace` seconds, then end them."""

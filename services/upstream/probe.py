@@ -90,7 +90,9 @@ async def recognise(transport: Transport, url: str, key: str = "") -> Recognised
     base = url.rstrip("/").removesuffix("/v1").rstrip("/")
     asked = _Asked(transport, base, key)
     models, info = await asyncio.gather(asked.get(MODELS), asked.get(INFO), return_exceptions=True)
-    if isinstance(info, _Told) and _is_tei(info.value):
+    listed = isinstance(models, _Told) and bool(models.listed)
+    # TEI itself has no list; a server that has one beside /info tells more by it.
+    if isinstance(info, _Told) and _is_tei(info.value) and not listed:
         return Recognised("tei", (model_types.from_info(info.value),))
     if isinstance(models, BaseException):
         raise models
