@@ -164,13 +164,14 @@ class Responder:
                 await self._send(data, sum(len(s) for s, is_body in segments if is_body))
                 return
         for segment, is_body in segments:
-            while segment:
+            view = memoryview(segment)
+            while view:
                 room = min([_SLICE, *(self._room(gate, is_body) for gate in self._gates)])
-                piece, segment = segment[:room], segment[room:]
-                await self._send(piece, len(piece) if is_body else 0)
+                await self._send(view[:room], len(view[:room]) if is_body else 0)
+                view = view[room:]
                 await self._pass_gates()
 
-    async def _send(self, data: bytes, of_body: int) -> None:
+    async def _send(self, data: bytes | memoryview, of_body: int) -> None:
         if data:
             await self._wire.send(data)
         self._sent["wire"] += len(data)

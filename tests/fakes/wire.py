@@ -68,7 +68,7 @@ class Wire:
         self._reading = True
         self._loop.add_reader(self._sock, self._readable)
 
-    async def send(self, data: bytes) -> None:
+    async def send(self, data: bytes | memoryview) -> None:
         """Returns when the kernel has taken everything; raises Gone if the peer does not want it.
 
         Does not yield to the loop between the last byte and the return.
@@ -156,7 +156,7 @@ class Wire:
 
     async def _acknowledged(self) -> None:
         # A reset throws away what the kernel has not delivered yet; nobody tells when it has.
-        for _ in range(200):
+        for _ in range(1000):
             waiting = fcntl.ioctl(self._sock, termios.TIOCOUTQ, struct.pack("i", 0))
             if struct.unpack("i", waiting)[0] == 0:
                 return
@@ -184,7 +184,7 @@ class TlsWire(Wire):
         self._shaken = False
         super().__init__(sock, on_data, on_gone)
 
-    async def send(self, data: bytes) -> None:
+    async def send(self, data: bytes | memoryview) -> None:
         self._tls.write(data)
         await super().send(self._outgoing.read())
 

@@ -1,15 +1,18 @@
-"""A client that shows what is on the wire: for the tests of the fakes, which must not guess."""
+"""Clients for the tests of the fakes; the raw one shows what is on the wire, without guessing."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
+
+import httpx
 
 from tests.fakes.upstream import FakeUpstream
 
@@ -39,6 +42,16 @@ def request(
     if body:
         lines.append(f"content-length: {len(body)}")
     return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def plain_client() -> httpx.AsyncClient:
+    """A client without trusted certificates, which take longer to load than a test."""
+    return httpx.AsyncClient(verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+
+
+async def get(up: FakeUpstream, path: str = "/", **how: Any) -> httpx.Response:
+    async with plain_client() as client:
+        return await client.get(up.url + path, **how)
 
 
 class RawClient:

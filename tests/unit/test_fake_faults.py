@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import Callable
 
@@ -202,6 +203,24 @@ async def _read_chunks(client: RawClient, into: bytearray) -> str:
     return "end"
 
 
+async def test_what_was_sent_before_a_reset_reaches_a_slow_reader() -> None:
+    loop = asyncio.get_running_loop()
+    async with FakeUpstream(send_buffer=65536) as up:
+        up.on("GET", "/", Cut(Raw(b"x" * 300_000), 200_000, "rst"))
+        # A bare socket: asyncio's reader forgets what it holds when a reset comes.
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+            client.setblocking(False)
+            await loop.sock_connect(client, (up.host, up.port))
+            await loop.sock_sendall(client, request("GET", "/"))
+            seen = b""
+            while len(seen.partition(b"\r\n\r\n")[2]) < 200_000:
+                seen += await loop.sock_recv(client, 5000)
+                await asyncio.sleep(0.002)
+            with pytest.raises(ConnectionResetError):
+                await loop.sock_recv(client, 5000)
+
+
 @pytest.mark.parametrize("after", [0, 1, 15, 17, 60])
 async def test_an_answer_is_cut_in_its_head(upstream: FakeUpstream, after: int) -> None:
     upstream.on("GET", "/", Cut(Json({"n": 1}), after, of="wire"))
@@ -304,11 +323,17 @@ async def test_an_early_answer_may_close_over_unread_bytes() -> None:
 async def test_an_early_answer_may_ignore_the_body() -> None:
     async with FakeUpstream(receive_buffer=4096) as up, RawClient(up) as client:
         up.on("POST", "/", EarlyAnswer(Json({}), then="ignore"))
-        await client.send(_upload(1000) + b"x" * 10)
+        await client.send(_upload(10_000_000))
+        sending = asyncio.create_task(client.send(b"x" * 10_000_000))
         assert (await client.answer()).status == 200
         assert await client.silence()
+        assert not sending.done()
         assert up.requests[0].body_size == 0
         assert up.connections.open == 1
+        client.reset()
+        await asyncio.gather(sending, return_exceptions=True)
+        await up.until(lambda: up.connections.open == 0)
+        assert not up.requests[0].disconnected.is_set()
 
 
 async def test_a_held_body_fills_the_senders_window() -> None:
