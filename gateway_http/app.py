@@ -61,9 +61,9 @@ class RestApp:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = header_map(scope)
-        exchange = Exchange(scope, headers, receive, send, request_id(headers))
+        state = self._settings.state
+        exchange = Exchange(scope, headers, receive, send, request_id(headers), state)
         exchange.extra = self._cors.answer(headers)
-        exchange.closing = self._settings.state.draining
         path, verb = scope["path"], scope["method"]
         found = self._router.find(path)
         if found is None:

@@ -10,6 +10,7 @@ from http import HTTPStatus
 from gateway_http import errors as shown
 from gateway_http.asgi import HeaderMap, Headers, Message, Receive, Scope, Send
 from gateway_http.response import out_headers
+from gateway_http.settings import State
 from services import errors
 from services.errors import TetradError
 
@@ -20,16 +21,34 @@ class Exchange:
     """What is known of a request from its headers, and the ways to answer it.
 
     id: of the request. extra: headers that every answer gets. closing: whether the connection is
-    closed after the answer. started: whether an answer is on its way.
+    closed after the answer, as it is while the process drains. started: whether an answer is on
+    its way.
     """
 
-    __slots__ = ("_send", "closing", "extra", "headers", "id", "receive", "scope", "started")
+    __slots__ = (
+        "_send",
+        "_state",
+        "closing",
+        "extra",
+        "headers",
+        "id",
+        "receive",
+        "scope",
+        "started",
+    )
 
     def __init__(
-        self, scope: Scope, headers: HeaderMap, receive: Receive, send: Send, id: str
+        self,
+        scope: Scope,
+        headers: HeaderMap,
+        receive: Receive,
+        send: Send,
+        id: str,
+        state: State,
     ) -> None:
         self.scope, self.headers, self.receive, self._send = scope, headers, receive, send
         self.id = id
+        self._state = state
         self.extra: Headers = []
         self.closing = False
         self.started = False
@@ -42,7 +61,7 @@ class Exchange:
     def completed(self, headers: Headers) -> Headers:
         """An answer's headers with those that every answer of this request gets."""
         headers += self.extra
-        if self.closing:
+        if self.closing or self._state.draining:
             headers.append((b"connection", b"close"))
         return headers
 

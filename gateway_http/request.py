@@ -24,26 +24,6 @@ from services.form import Kind, fields_to_json
 JSON = b"application/json"
 TIMEOUT = "x-request-timeout-ms"
 
-# They describe a connection or a body that is not passed on.
-NOT_PASSED = frozenset(
-    {
-        "authorization",
-        "connection",
-        "content-encoding",
-        "content-length",
-        "content-type",
-        "cookie",
-        "expect",
-        "host",
-        "keep-alive",
-        "proxy-authorization",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    }
-)
-
 Names: TypeAlias = tuple[tuple[bytes, str], ...]
 """Header names, as bytes and as text."""
 
@@ -90,7 +70,7 @@ def request_id(headers: HeaderMap) -> str:
 
 def passing(pass_in: Iterable[str]) -> Names:
     """Names of the headers that go on to the upstream, beside the request's id."""
-    names = sorted({*metadata.PASS_IN, *pass_in} - NOT_PASSED - {metadata.REQUEST_ID})
+    names = sorted({*metadata.PASS_IN, *pass_in} - metadata.NOT_PASSED - {metadata.REQUEST_ID})
     return tuple((name.encode(), name) for name in names)
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote
 
 from gateway_http.asgi import Headers
 from gateway_http.dialects.base import Converted
-from gateway_http.request import NOT_PASSED
 from gateway_http.routes import Operation
 from services import codec, errors, metadata, sse
 from services.body import Body
@@ -22,7 +20,6 @@ _EVENTS: Headers = [
     # nginx collects answers unless it is told not to.
     (b"x-accel-buffering", b"no"),
 ]
-_PRINTABLE = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 
 
 def rendered(operation: Operation, answer: Body, converted: Converted | None) -> tuple[str, bytes]:
@@ -79,17 +76,11 @@ def call_headers(call: Call) -> Headers:
 
 def out_headers(out: Mapping[str, str]) -> Headers:
     """Metadata as headers; what is not printable ASCII is percent-encoded in UTF-8."""
-    return [
-        (name.encode("ascii"), _printable(value))
-        for name, value in out.items()
-        if name not in NOT_PASSED
-    ]
+    return [(name.encode("ascii"), value.encode("ascii")) for name, value in metadata.told(out)]
 
 
 def _printable(value: str) -> bytes:
-    if not (value.isascii() and value.isprintable()):
-        value = quote(value, safe=_PRINTABLE, errors="replace")
-    return value.encode("ascii")
+    return metadata.printable(value).encode("ascii")
 
 
 def _plain(media_type: str) -> bytes:

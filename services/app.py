@@ -38,6 +38,13 @@ FIRST_ANSWER = 10.0
 """Seconds that a server named by `--upstream` may take to answer at the start."""
 
 _ASK_AGAIN = 0.25
+"""Seconds between two attempts to reach it."""
+
+_CLOSING = 1.0
+"""Seconds that pages, connections and last statuses get to end when all calls have."""
+
+_ENDING = 2.0
+"""Seconds that calls get to tell their callers that they are ended."""
 
 _NO_RELOAD = "SIGHUP: this version does not reload; restart it to take a new configuration"
 
@@ -110,7 +117,7 @@ async def gateway(config: Config) -> AsyncIterator[Running]:
             raise StartError(faults)
         router = Router(table, SystemRandom())
         in_flight = InFlight(config.limits.max_in_flight)
-        services = _services(config, router)
+        services = _services(config, router, in_flight)
         grpc_face = face.GrpcFace(
             services,
             bind.Settings(
@@ -161,8 +168,8 @@ async def _first_answer(transport: Transport, url: str) -> probe.Recognised:
     raise StartError([Fault("", 0, 0, f"--upstream {url}", said, hint)])
 
 
-def _services(config: Config, router: Router) -> Mapping[str, object]:
-    dispatch = Dispatch(router, log_call)
+def _services(config: Config, router: Router, in_flight: InFlight) -> Mapping[str, object]:
+    dispatch = Dispatch(router, log_call, lambda: in_flight.ending)
 
     def error_status(error: TetradError, request_id: str) -> bytes:
         return status.rpc_status(error, request_id).SerializeToString()
@@ -201,7 +208,7 @@ async def _faces(
     in_flight: InFlight,
 ) -> AsyncIterator[tuple[Address, Address | None]]:
     """Both faces bound, then both started; drained on the way out, or ended at once on an error."""
-    grace = 0.0
+    grace = closing = 0.0
     try:
         grpc_at = config.grpc.address.with_port(grpc_face.bind(config.grpc.address))
         http_at = None
@@ -217,8 +224,13 @@ async def _faces(
             await grpc_face.not_serving()
             if grace and not await in_flight.idle(grace):
                 _log.warning("%d calls did not end within %g s", in_flight.count, grace)
+            closing = _CLOSING
         finally:  # also when a second signal cut the wait short
-            await asyncio.gather(grpc_face.stop(0), rest.stop(0) if rest else _nothing())
+            in_flight.end_all()
+            await in_flight.idle(_ENDING if closing else _CLOSING)
+            await asyncio.gather(
+                grpc_face.stop(closing), rest.stop(closing) if rest else _nothing()
+            )
             await in_flight.idle(1)
 
 

@@ -44,9 +44,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.print_help()
         return BAD_USAGE
     try:
-        return int(args.run(args))
+        code = int(args.run(args))
+        sys.stdout.flush()  # here, where a broken pipe is caught, and not at the exit
+        return code
     except BrokenPipeError:  # `tetrad models | head`
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (Python flushes it at exit)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())  # what is still buffered is flushed at exit
         return 0
     except KeyboardInterrupt:
         return 130

@@ -45,6 +45,8 @@ def run(args: argparse.Namespace) -> int:
     except grpc.RpcError as error:
         print(f"tetrad: {explain(error, args.address)}", file=sys.stderr)
         return 1
+    except BrokenPipeError:
+        raise  # of what is printed to, which is no failure of the call
     except OSError as error:
         print(f"tetrad: {error.filename}: {(error.strerror or '').lower()}", file=sys.stderr)
         return 2

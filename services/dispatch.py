@@ -24,11 +24,18 @@ _PREFIX = 1024
 
 
 class Dispatch:
-    """Takes calls to adapters. `on_end` gets each call when it has ended."""
+    """Takes calls to adapters. `on_end` gets each call when it has ended; `ending` tells whether
+    it is the server's end that cancels calls."""
 
-    def __init__(self, router: Router, on_end: Callable[[Call], None]) -> None:
+    def __init__(
+        self,
+        router: Router,
+        on_end: Callable[[Call], None],
+        ending: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.router = router
         self._on_end = on_end
+        self._ending = ending
 
     async def unary(
         self, type: str, request: Body, call: Call, operation: Callable[[Any], Unary]
@@ -66,7 +73,10 @@ class Dispatch:
             outcome = error.grpc_code
             raise
         except (asyncio.CancelledError, GeneratorExit):
-            outcome = "DEADLINE_EXCEEDED" if call.expired else "CANCELLED"
+            if call.expired:
+                outcome = "DEADLINE_EXCEEDED"
+            else:
+                outcome = "UNAVAILABLE" if self._ending() else "CANCELLED"
             raise
         except BaseException:
             outcome = "INTERNAL"

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Literal, NoReturn, TypeAlias
 
+from services.codec.jsontext import ExactFloat, dumps
+
 Kind: TypeAlias = Literal["string", "integer", "number", "boolean", "strings", "object", "json"]
 """What the text of a field is. "strings" is a list even of one; "object" may come in brackets or as
 JSON text; "json" is any JSON but a string, and is written back as JSON text, not in brackets."""
@@ -69,7 +71,7 @@ def json_to_fields(value: dict[str, Any], kinds: Kinds = _NO_KINDS) -> list[tupl
         if not isinstance(item, dict | list):
             fields.append((name, _text(item)))
         elif kinds.get(name.replace("[]", "")) == "json":
-            fields.append((name, json.dumps(item)))
+            fields.append((name, _json_text(item)))
         elif isinstance(item, list):
             todo.extend((f"{name}[]", one) for one in reversed(item))
         else:
@@ -190,7 +192,14 @@ def _refuse(constant: str) -> NoReturn:
 def _text(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    return str(value)
+    return value.text if isinstance(value, ExactFloat) else str(value)
+
+
+def _json_text(value: Any) -> str:
+    try:
+        return json.dumps(value, allow_nan=False)
+    except ValueError:  # a number past a double's range
+        return dumps(value).decode()
 
 
 _PARSERS: Mapping[Kind, Callable[[str], Any]] = {

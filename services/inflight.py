@@ -1,8 +1,9 @@
-"""Counts the calls in work, on both faces together, so that a drain knows when the last ended."""
+"""The calls in work on both faces together: how many, and how all of them are ended."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from types import TracebackType
 
 from services import errors
@@ -12,11 +13,15 @@ class InFlight:
     """Used as a context around each call. `limit` None is unlimited, 0 allows none.
 
     Entering raises errors.Draining once `drain` was called, and errors.Overloaded at the limit.
+    A call is left in the task that entered it. `ending` tells a call that is cancelled whether it
+    was `end_all`: then it owes its caller errors.Draining.
     """
 
     def __init__(self, limit: int | None = None) -> None:
         self.count = 0
         self.draining = False
+        self.ending = False
+        self._tasks: set[asyncio.Task[object]] = set()
         self._limit = limit
         self._idle = asyncio.Event()
         self._idle.set()
@@ -32,6 +37,9 @@ class InFlight:
             )
         self.count += 1
         self._idle.clear()
+        task = _task()
+        if task is not None:
+            self._tasks.add(task)
         return self
 
     def __exit__(
@@ -41,12 +49,21 @@ class InFlight:
         trace: TracebackType | None,
     ) -> None:
         self.count -= 1
+        task = _task()
+        if task is not None:
+            self._tasks.discard(task)
         if self.count == 0:
             self._idle.set()
 
     def drain(self) -> None:
         """Let no further call in."""
         self.draining = True
+
+    def end_all(self) -> None:
+        """Let no further call in, and cancel those in work; they end as errors.Draining."""
+        self.draining = self.ending = True
+        for task in self._tasks:
+            task.cancel()
 
     async def idle(self, seconds: float | None = None) -> bool:
         """Wait until no call is in work; False if that took longer than `seconds`."""
@@ -56,3 +73,9 @@ class InFlight:
         except TimeoutError:
             return False
         return True
+
+
+def _task() -> asyncio.Task[object] | None:
+    with contextlib.suppress(RuntimeError):  # no loop, as in a plain test
+        return asyncio.current_task()
+    return None

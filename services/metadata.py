@@ -7,14 +7,37 @@ unless the configuration lets it pass by name.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from urllib.parse import quote
 
 REQUEST_ID = "x-request-id"
 
 PASS_IN = frozenset({"traceparent", "tracestate", "baggage"})
 """From the caller to the upstream, beside the request's id."""
 
+# They describe a connection, or a body that is not passed on, or hold the caller's own key.
+NOT_PASSED = frozenset(
+    {
+        "authorization",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "cookie",
+        "expect",
+        "host",
+        "keep-alive",
+        "proxy-authorization",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+"""What passes neither in nor out, whatever the configuration allows."""
+
 _MAX_ID = 128
+_PRINTABLE = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 
 
 def request_id(given: str | None) -> str:
@@ -30,8 +53,22 @@ def passing(
     """What goes on to the upstream: the names that pass, and the request's id."""
     headers = {REQUEST_ID: id}
     for name, value in pairs:
-        if name == REQUEST_ID or not isinstance(value, str):
+        if name == REQUEST_ID or name in NOT_PASSED or not isinstance(value, str):
             continue
         if name in PASS_IN or name in allowed:
             headers[name] = value
     return headers
+
+
+def told(out: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """What goes back to the caller: the names that may, values as printable ASCII."""
+    for name, value in out.items():
+        if name not in NOT_PASSED:
+            yield name, printable(value)
+
+
+def printable(value: str) -> str:
+    """The value; what is not printable ASCII is percent-encoded in UTF-8."""
+    if value.isascii() and value.isprintable():
+        return value
+    return quote(value, safe=_PRINTABLE, errors="replace")

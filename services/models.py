@@ -63,7 +63,7 @@ def describe(model: RoutedModel) -> dict[str, Any]:
 def _page_size(value: Any) -> int:
     if value in (None, 0):
         return 0
-    if not isinstance(value, int) or value < 0:
+    if type(value) is not int or value < 0:
         problem = f"expected a whole number from 0, found {value!r}"
         raise errors.InvalidRequest(f"page_size: {problem}", param="page_size")
     return value

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import math
 import os
 import socket
 from collections.abc import Iterator
@@ -25,6 +27,11 @@ class BindError(OSError):
     """The address cannot be listened on."""
 
 
+def _not_a_cancellation(record: logging.LogRecord) -> bool:
+    """uvicorn takes the end of a call that it cancels itself, when time is up, for a fault."""
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
+
+
 class _Quiet(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -36,6 +43,7 @@ class RestServer:
     """The REST face on one address."""
 
     def __init__(self, application: Any) -> None:
+        logging.getLogger("uvicorn.error").addFilter(_not_a_cancellation)
         config = uvicorn.Config(
             application,
             http=GatewayProtocol,
@@ -84,8 +92,8 @@ class RestServer:
     async def stop(self, grace: float) -> None:
         """Take no new connections, give open answers `grace` seconds, then close them."""
         if self._task is not None:
-            # Calls were waited for before; this is for connections to close.
-            self._server.config.timeout_graceful_shutdown = max(1, round(grace))
+            # Calls were waited for before; this is for pages and for connections to close.
+            self._server.config.timeout_graceful_shutdown = math.ceil(grace)
             self._server.should_exit = True
             await self._task
         if self._socket is not None:

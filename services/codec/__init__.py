@@ -6,12 +6,12 @@ their short names ("ChatRequest"). Knows nothing of HTTP, gRPC or models.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 import orjson
 from google.protobuf.message import DecodeError
 
-from services.codec import compiled, explain, leaves
+from services.codec import compiled, explain, leaves, plain_leaves
 from services.codec.explain import Violation
 from services.codec.jsontext import (
     JsonError,
@@ -82,28 +82,27 @@ def encode(message: str, json: bytes, *, replace_surrogates: bool = False) -> by
     try:
         value = orjson.loads(json)
         check_depth(json)
-        return _encoded(message, value, exactly=False)
+        wire = compiled.TO_FAST[message](value)
     except (orjson.JSONDecodeError, NeedExact):
         value = loads_exact(json, replace_surrogates=replace_surrogates)
-        return _encoded(message, value, exactly=True)
+        wire = compiled.TO_EXACT[message](value)
+    return wire if wire is not None else _refuse(message, value)
 
 
 def encode_value(message: str, value: Any) -> bytes:
     """Parsed JSON to wire bytes. Raises CodecError."""
     try:
-        return _encoded(message, value, exactly=False)
+        wire = compiled.TO_FAST[message](value)
     except NeedExact:
-        return _encoded(message, value, exactly=True)
+        wire = compiled.TO_EXACT[message](value)
+    return wire if wire is not None else _refuse(message, value)
 
 
-def _encoded(message: str, value: Any, *, exactly: bool) -> bytes:
-    wire = compiled.to_function(message, exactly=exactly)(value)
-    if wire is None:
-        raise CodecError(
-            explain.missing(message, value)
-            or (Violation("", f"this JSON has no {message}: a member fits no field"),)
-        )
-    return wire
+def _refuse(message: str, value: Any) -> NoReturn:
+    raise CodecError(
+        explain.missing(message, value)
+        or (Violation("", f"this JSON has no {message}: a member fits no field"),)
+    )
 
 
 def decode(message: str, wire: bytes, *, usage_asked: bool = False) -> bytes:
@@ -111,6 +110,17 @@ def decode(message: str, wire: bytes, *, usage_asked: bool = False) -> bytes:
 
     With `usage_asked` an absent usage of a chunk is printed as null, as OpenAI does then.
     """
+    read = compiled.READ[message]
+    try:
+        text = orjson.dumps(read(wire, 0, len(wire), usage_asked), option=leaves.OPTIONS)
+        check_depth(text)
+    except plain_leaves.UNREAD:
+        return _decoded(message, wire, usage_asked)
+    return text
+
+
+def _decoded(message: str, wire: bytes, usage_asked: bool) -> bytes:
+    """By protobuf's own parser: any wire that there is, and what is wrong with it."""
     try:
         parsed = message_class(message).FromString(wire)
     except DecodeError:
@@ -121,7 +131,7 @@ def decode(message: str, wire: bytes, *, usage_asked: bool = False) -> bytes:
 def to_json(message: str, parsed: Any, *, usage_asked: bool = False) -> bytes:
     """A message object to JSON text. Raises CodecError."""
     try:
-        value = compiled.from_function(message)(parsed, usage_asked)
+        value = compiled.FROM[message](parsed, usage_asked)
         text = orjson.dumps(value, option=leaves.OPTIONS)
         check_depth(text)
     except (leaves.Misfit, JsonError) as error:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import linecache
 import struct
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
-from services.codec import from_wire, leaves, to_wire
+from services.codec import from_wire, leaves, plain_leaves, plain_wire, to_wire
 from services.codec.jsontext import ExactFloat, NeedExact, dumps_exact, raw
 from services.codec.plan import FieldPlan, MessagePlan, UnionShape, message_names, plan
 
@@ -64,12 +64,20 @@ def _enum_name(names: dict[int, str], value: int) -> str | None:
         raise leaves.Misfit from None
 
 
+def _fields(this: MessagePlan) -> tuple[FieldPlan, ...]:
+    """All that stand in the wire."""
+    if this.union is None:
+        return this.fields
+    other = () if this.union.other is None else (this.union.other,)
+    return (*this.fields, *this.union.arms, *other)
+
+
 def _closure(names: tuple[str, ...]) -> tuple[str, ...]:
     """The messages and all that they hold."""
     todo, found = list(names), dict.fromkeys(names)
     while todo:
         this = plan(todo.pop())
-        for field in (*this.fields, *(this.union.arms if this.union else ())):
+        for field in _fields(this):
             if field.kind == "message" and field.message and field.message not in found:
                 found[field.message] = None
                 todo.append(field.message)
@@ -79,16 +87,23 @@ def _closure(names: tuple[str, ...]) -> tuple[str, ...]:
 NAMES = _closure(message_names())
 
 
+_NUMBERS = {field.number for name in NAMES for field in _fields(plan(name))}
+HEADS = {to_wire.head_name(n): leaves.heads(to_wire.tag_bytes(n, 2)) for n in sorted(_NUMBERS)}
+
+
 def source(name: str) -> str:
     """The Python source that was compiled for a message."""
     this = plan(name)
-    return "\n".join([*to_wire.functions(this), from_wire.function(this)])
+    return "\n".join(
+        [*to_wire.functions(this), from_wire.function(this), plain_wire.function(this)]
+    )
 
 
 def _namespace(
     raw_text: Callable[[Any], bytes], is_double: Callable[[Any], bool]
 ) -> dict[str, Any]:
     return {
+        **HEADS,
         "VARINTS": leaves.VARINTS,
         "INT32": leaves.INT32,
         "INT64": leaves.INT64,
@@ -101,6 +116,8 @@ def _namespace(
         "byte_list_wire": leaves.byte_list_wire,
         "base64_wire": leaves.base64_wire,
         "vector_wire": leaves.vector_wire,
+        "shallow": leaves.shallow,
+        "in_order": leaves.in_order,
         "is_double": is_double,
         "pack_double": _pack_double,
         "int_key_wire": _int_key_wire,
@@ -115,6 +132,14 @@ def _namespace(
         "finite": _finite,
         "enum_name": _enum_name,
         "FITS": FITS,
+        "Unplain": plain_leaves.Unplain,
+        "more": plain_leaves.more,
+        "deeper": plain_leaves.deeper,
+        "double_at": plain_leaves.double_at,
+        "ints_at": plain_leaves.ints_at,
+        "text_at": plain_leaves.text_at,
+        "fragment_at": plain_leaves.fragment_at,
+        "vector_at": plain_leaves.vector_at,
     }
 
 
@@ -161,15 +186,23 @@ for _name in NAMES:
     exec(_code, exact)  # noqa: S102
 
 
-def to_function(name: str, *, exactly: bool) -> Callable[[Any], bytes | None]:
-    """The function JSON value -> wire. KeyError if there is no such message."""
-    function: Callable[[Any], bytes | None] = (exact if exactly else fast)[
-        f"to_{to_wire.identifier(name)}"
-    ]
-    return function
+ToWire: TypeAlias = Callable[[Any], bytes | None]
+FromMessage: TypeAlias = Callable[[Any, bool], Any]
+FromWire: TypeAlias = Callable[[bytes, int, int, bool], Any]
 
 
-def from_function(name: str) -> Callable[[Any, bool], Any]:
-    """The function message, asked -> printable value. KeyError if there is no such message."""
-    function: Callable[[Any, bool], Any] = fast[f"from_{to_wire.identifier(name)}"]
-    return function
+def _functions(prefix: str, namespace: dict[str, Any]) -> dict[str, Any]:
+    return {name: namespace[f"{prefix}_{to_wire.identifier(name)}"] for name in NAMES}
+
+
+TO_FAST: Mapping[str, ToWire] = _functions("to", fast)
+"""JSON value -> wire, or None where the value is no such message; values of orjson."""
+
+TO_EXACT: Mapping[str, ToWire] = _functions("to", exact)
+"""The same for values of `loads_exact`."""
+
+FROM: Mapping[str, FromMessage] = _functions("from", fast)
+"""Message, usage asked -> printable value. Raises leaves.Misfit."""
+
+READ: Mapping[str, FromWire] = _functions("read", fast)
+"""Wire, begin, end, usage asked -> printable value. Raises one of plain_leaves.UNREAD."""

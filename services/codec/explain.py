@@ -46,7 +46,7 @@ def _missing(fields: tuple[FieldPlan, ...], value: dict[str, Any]) -> Iterator[V
         member = value.get(field.member)
         if member is None:
             yield Violation(field.member, "required, but absent")
-        elif member in ([], {}):
+        elif field.repeated and member == []:
             yield Violation(field.member, f"expected {_expected(field)}, found an empty one")
         elif not _looks_right(field, member):
             yield Violation(field.member, f"expected {_expected(field)}, found {kind_of(member)}")

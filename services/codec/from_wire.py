@@ -82,8 +82,8 @@ def _value(field: FieldPlan, access: str) -> str:
         return f"{{{key}: {item} for k, w in {access}.items()}}"
     if field.repeated:
         if field.kind in ("string", "int32", "int64", "uint32", "bool"):
-            return f"list({access})"
-        return f"[{_item(field, 'e')} for e in {access}]"
+            return f"{access}[:]"
+        return f"[{_item(field, 'e')} for e in {access}[:]]"
     return _item(field, access)
 
 

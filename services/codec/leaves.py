@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import binascii
 import struct
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from services.codec.jsontext import ExactFloat, loads, loads_exact
 INT32 = range(-(2**31), 2**31)
 INT64 = range(-(2**63), 2**63)
 EXACT_IN_DOUBLE = range(-(2**53), 2**53 + 1)
+MAX_NESTED = 32
+"""Levels of a message that holds itself; protobuf's parsers read 100 in all."""
 
 _NUMBERS = {float, int, ExactFloat}
 
@@ -26,6 +29,7 @@ class Misfit(Exception):
     """A message holds what has no JSON; `explain` finds what and where."""
 
 
+@lru_cache(maxsize=4096)  # the chunks of a stream all say when it was created
 def varint(value: int) -> bytes:
     """An unsigned integer, or a negative one as 64 bits of two's complement."""
     value &= 0xFFFFFFFFFFFFFFFF
@@ -46,6 +50,11 @@ def length_delimited(tag: bytes, value: bytes) -> bytes:
     return tag + (VARINTS[size] if size < 16384 else varint(size)) + value
 
 
+def heads(tag: bytes) -> tuple[bytes, ...]:
+    """What stands before a value of wire type 2, by its size, below 128."""
+    return tuple(tag + VARINTS[size] for size in range(128))
+
+
 def ints_wire(value: Any, allowed: range) -> bytes | None:
     """A JSON list of integers as packed varints."""
     if type(value) is not list or not value:
@@ -56,15 +65,39 @@ def ints_wire(value: Any, allowed: range) -> bytes | None:
     return b"".join([VARINTS[i] if 0 <= i < 16384 else varint(i) for i in value])
 
 
+def shallow(items: list[Any], member: str) -> bool:
+    """Whether a list whose items hold such lists themselves, under `member`, ends within MAX_NESTED
+    levels. Deeper ones do not fit: no protobuf parser would read them."""
+    for _ in range(MAX_NESTED):
+        below: list[Any] = []
+        for item in items:
+            if type(item) is dict and type(nested := item.get(member)) is list:
+                below += nested
+        if not below:
+            return True
+        items = below
+    return False
+
+
+def in_order(value: Any, members: tuple[str, ...]) -> bool:
+    """Whether an object's typed members come first, in this order and none null: so they are printed.
+    True for what is no object."""
+    if type(value) is not dict:
+        return True
+    typed = [name for name in members if name in value]
+    return list(value)[: len(typed)] == typed and None not in map(value.get, typed)
+
+
 def floats_wire(value: Any) -> bytes | None:
     """A JSON list of numbers as packed float32, little-endian."""
     if type(value) is not list or not value:
         return None
-    kinds = set(map(type, value))
-    if not kinds <= _NUMBERS:
-        return None
-    if ExactFloat in kinds and any(item - item != 0 for item in value):
-        return None  # 1e400
+    kinds = list(map(type, value))
+    if kinds.count(float) != len(kinds):  # the common case is cheaper to see than a set
+        if not set(kinds) <= _NUMBERS:
+            return None
+        if ExactFloat in kinds and any(item - item != 0 for item in value):
+            return None  # 1e400
     try:
         return struct.pack(f"<{len(value)}f", *value)
     except (OverflowError, struct.error):  # beyond the type's range

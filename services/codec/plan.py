@@ -108,7 +108,8 @@ _KINDS = {
 @dataclass(frozen=True, slots=True)
 class FieldPlan:
     """One field. `kind` is string, bytes, bool, double, float, int32, int64, uint32, enum, message
-    or json (JsonText); for a map it is the kind of the values, and `key_kind` is set."""
+    or json (JsonText); for a map it is the kind of the values, and `key_kind` is set. `exclusive`:
+    an arm of a oneof, which clears the others. `recursive`: it holds its own message."""
 
     name: str
     number: int
@@ -122,6 +123,8 @@ class FieldPlan:
     shape: Shape
     null_when: NullWhen
     required: bool
+    exclusive: bool
+    recursive: bool
 
     @property
     def is_map(self) -> bool:
@@ -135,13 +138,15 @@ class FieldPlan:
 
 @dataclass(frozen=True, slots=True)
 class UnionPlan:
-    """The oneof that makes a message a union. `other` is the arm for any other JSON."""
+    """The oneof that makes a message a union. `other` is the arm for any other JSON. `ordered`: it
+    also takes objects whose members' order an arm would change."""
 
     name: str
     shape: UnionShape
     tag: str
     arms: tuple[FieldPlan, ...]
     other: FieldPlan | None
+    ordered: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +255,7 @@ def plan(name: str) -> MessagePlan:
             tag=options.tag,
             arms=tuple(a for a in arms if a is not other),
             other=other,
+            ordered=options.ordered,
         )
     return MessagePlan(
         short_name(descriptor.full_name), descriptor.full_name, fields, union, flat, remainder
@@ -313,6 +319,8 @@ def _field(field: protobuf.FieldDescriptor) -> FieldPlan:
         null_when=NullWhen(json.null_when),
         required=field_behavior_pb2.REQUIRED
         in options.Extensions[field_behavior_pb2.field_behavior],  # type: ignore[index]
+        exclusive=field.containing_oneof is not None and len(field.containing_oneof.fields) > 1,
+        recursive=field.message_type is not None and field.message_type == field.containing_type,
     )
 
 

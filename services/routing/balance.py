@@ -72,7 +72,7 @@ def _power_of_two(choices: Sequence[C], random: Random, turn: int, key: bytes) -
 def _prefix_affinity(choices: Sequence[C], random: Random, turn: int, key: bytes) -> C:
     # Weighted rendezvous hashing: when one of n leaves, only its own keys move.
     def score(choice: C) -> float:
-        digest = hashlib.blake2b(key, key=choice.name.encode()[:64], digest_size=8).digest()
+        digest = hashlib.blake2b(choice.name.encode() + b"\0" + key, digest_size=8).digest()
         point = (int.from_bytes(digest, "big") + 1) / (2**64 + 1)
         return -choice.weight / math.log(point)
 

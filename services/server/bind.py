@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeAlias
@@ -81,28 +81,28 @@ class Bound:
 
     async def unary(self, request: bytes, context: Context) -> bytes:
         """bytes to bytes."""
-        async with Ending(context) as ending:
+        async with Ending(context, self._settings.in_flight) as ending:
             call = self._begin(context, ending)
-            with self._settings.in_flight:
-                answer: Body = await self._operation(self._body(request), call)
-                wire = answer.wire()
-                await context.send_initial_metadata(outgoing(call))
-                return wire
+            ending.enter()
+            answer: Body = await self._operation(self._body(request), call)
+            wire = answer.wire()
+            await context.send_initial_metadata(outgoing(call))
+            return wire
         raise AssertionError("Ending lets no error through")
 
     async def stream(self, request: bytes, context: Context) -> None:
         """bytes to messages."""
-        async with Ending(context) as ending:
+        async with Ending(context, self._settings.in_flight) as ending:
             call = self._begin(context, ending)
-            with self._settings.in_flight:
-                await self._write(self._operation(self._body(request), call), call, context)
+            ending.enter()
+            await self._write(self._operation(self._body(request), call), call, context)
 
     async def bidi(self, requests: AsyncIterator[bytes], context: Context) -> None:
         """Messages to messages."""
-        async with Ending(context) as ending:
+        async with Ending(context, self._settings.in_flight) as ending:
             call = self._begin(context, ending)
-            with self._settings.in_flight:
-                await self._write(self._operation(self._bodies(requests), call), call, context)
+            ending.enter()
+            await self._write(self._operation(self._bodies(requests), call), call, context)
 
     def _begin(self, context: Context, ending: Ending) -> Call:
         pairs = context.invocation_metadata() or ()
@@ -157,29 +157,68 @@ class Bound:
 
 
 def outgoing(call: Call) -> tuple[tuple[str, str], ...]:
-    """Metadata for the caller, before the first message."""
-    return ((metadata.REQUEST_ID, call.id), *call.out.items())
+    """Metadata for the caller, before the first message; at most status.BUDGET bytes of it."""
+    room = status.BUDGET
+    pairs = [(metadata.REQUEST_ID, call.id)]
+    for name, value in _told(call):
+        room -= len(name) + len(value)
+        if room >= 0:
+            pairs.append((name, value))
+    return tuple(pairs)
+
+
+def _told(call: Call) -> Iterator[tuple[str, str]]:
+    for name, value in metadata.told(call.out):
+        # grpc takes bytes under such names, and keeps others for itself.
+        if not name.endswith("-bin") and not name.startswith("grpc-"):
+            yield name, value
 
 
 class Ending:
-    """The one place where a call's error becomes its status."""
+    """The one place where a call's error becomes its status.
 
-    def __init__(self, context: Context) -> None:
+    A call that has entered is left before its status goes out, which waits for a caller who does
+    not read; only the server's end waits for that (and not for ever).
+    """
+
+    def __init__(self, context: Context, in_flight: InFlight) -> None:
         self._context = context
+        self._in_flight = in_flight
+        self._entered = False
         self.id = ""
         self.call: Call | None = None
 
     async def __aenter__(self) -> Ending:
         return self
 
+    def enter(self) -> None:
+        """The call's work begins. Raises errors.Draining and errors.Overloaded."""
+        self._in_flight.__enter__()
+        self._entered = True
+
     async def __aexit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if error is None:
-            return
+        if not self._in_flight.ending:
+            self._leave()
+        try:
+            if error is not None:
+                await self._end(error)
+        finally:
+            self._leave()
+
+    def _leave(self) -> None:
+        if self._entered:
+            self._entered = False
+            self._in_flight.__exit__(None, None, None)
+
+    async def _end(self, error: BaseException) -> None:
         if isinstance(error, errors.TetradError):
             await self._abort(error)
         task = asyncio.current_task()
         if isinstance(error, asyncio.CancelledError) and task and task.cancelling():
-            return  # the caller or the deadline: cancellation goes on, never swallowed
+            if not self._in_flight.ending:
+                return  # the caller or the deadline: cancellation goes on, never swallowed
+            task.uncancel()  # it was asked for here, and ends here
+            await self._abort(errors.Draining())
         if isinstance(error, (GeneratorExit, KeyboardInterrupt, SystemExit)):
             return
         # Also a CancelledError that our own code raised: passed on, it would hang the client.
@@ -190,21 +229,29 @@ class Ending:
         return self.call.method if self.call else "call"
 
     async def _abort(self, error: errors.TetradError) -> NoReturn:
-        others = tuple(self.call.out.items()) if self.call else ()
+        others = _told(self.call) if self.call else ()
         code, message, trailers = status.details(error, self.id, others)
-        await self._context.abort(code, message, trailers)
+        try:
+            await self._context.abort(code, message, trailers)
+        except grpc.aio.InternalError:
+            # The caller went while its status waited to be read: as if it had cancelled, which
+            # grpc takes quietly.
+            raise asyncio.CancelledError from None
         raise AssertionError("abort does not return")
 
 
 class UnknownMethod(grpc.GenericRpcHandler):
     """Answers what no service has with a status of ours, so that it carries details."""
 
+    def __init__(self, in_flight: InFlight) -> None:
+        self._in_flight = in_flight
+
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> RpcHandler:
         """A handler for any method."""
         path = handler_call_details.method
 
         async def refuse(requests: AsyncIterator[bytes], context: Context) -> None:
-            async with Ending(context) as ending:
+            async with Ending(context, self._in_flight) as ending:
                 given: dict[str, Any] = dict(context.invocation_metadata() or ())
                 ending.id = metadata.request_id(given.get(metadata.REQUEST_ID))
                 raise errors.MethodUnknown(

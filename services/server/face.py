@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping
+from typing import Any
 
 import grpc
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor import FileDescriptor
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
@@ -57,16 +60,21 @@ class GrpcFace:
         self._server.add_generic_rpc_handlers(tuple(handlers(services, settings)))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         listed = [*names, health.SERVICE_NAME, reflection.SERVICE_NAME, _REFLECTION_V1]
-        reflection.enable_server_reflection(listed, self._server)
-        self._server.add_generic_rpc_handlers((_reflection_v1(listed), UnknownMethod()))
+        pool: Any = _Pool()
+        reflection.enable_server_reflection(listed, self._server, pool)
+        unknown = UnknownMethod(settings.in_flight)
+        self._server.add_generic_rpc_handlers((_reflection_v1(listed), unknown))
 
     def bind(self, address: Address) -> int:
         """Take the address; returns the port (0 for a socket file). Raises BindError."""
         target = f"unix:{address.path}" if address.path else _target(address)
         try:
-            return self._server.add_insecure_port(target)
+            if address.path and _is_answered(address.path):
+                raise RuntimeError("another server listens there")
+            port = self._server.add_insecure_port(target)
         except RuntimeError as error:
             raise BindError(f"gRPC cannot listen on {address}: {_why(address, error)}") from None
+        return 0 if address.path else port
 
     async def start(self) -> None:
         """Begin to answer; health says SERVING."""
@@ -82,9 +90,26 @@ class GrpcFace:
         await self._server.stop(grace)
 
 
+class _Pool:
+    """The pool of descriptors for reflection, which asks for methods, too: upb's finds none."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(descriptor_pool.Default(), name)
+
+    def FindFileContainingSymbol(self, symbol: str) -> FileDescriptor:
+        """The file of a full name. Raises KeyError."""
+        pool = descriptor_pool.Default()
+        try:
+            return pool.FindFileContainingSymbol(symbol)
+        except KeyError:
+            owner, _, method = symbol.rpartition(".")
+            service = pool.FindServiceByName(owner)
+            return service.methods_by_name[method].containing_service.file
+
+
 def _reflection_v1(names: list[str]) -> grpc.GenericRpcHandler:
     """The servicer of v1alpha under the name of v1: the messages are the same on the wire."""
-    servicer = reflection.aio.ReflectionServicer(names)
+    servicer = reflection.aio.ReflectionServicer(names, _Pool())
     method = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,
         request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
@@ -96,6 +121,13 @@ def _reflection_v1(names: list[str]) -> grpc.GenericRpcHandler:
 def _target(address: Address) -> str:
     host = f"[{address.host}]" if ":" in address.host else address.host
     return f"{host}:{address.port}"
+
+
+def _is_answered(path: str) -> bool:
+    """Whether somebody accepts connections on a socket file; grpc would take it from them."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        return probe.connect_ex(path) == 0
 
 
 def _why(address: Address, error: RuntimeError) -> str:

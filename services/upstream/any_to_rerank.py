@@ -57,7 +57,7 @@ def _parts(answer: Any) -> tuple[list[Any] | None, dict[str, Any]]:
         for name in ("results", "data"):
             listed = answer.get(name)
             if isinstance(listed, list):
-                return listed, {k: v for k, v in answer.items() if k != "data"}
+                return listed, {k: v for k, v in answer.items() if k == "results" or k != name}
     return None, {}
 
 

@@ -45,7 +45,8 @@ class OpenAIEvents:
 
     def event(self, value: dict[str, Any]) -> Taken:
         """The event itself."""
-        return value, self.SIGNALS.get(value.get("type"), _NEUTRAL)
+        kind = value.get("type")
+        return value, self.SIGNALS.get(kind, _NEUTRAL) if isinstance(kind, str) else _NEUTRAL
 
     def last(self) -> None:
         """The upstream's own done event came."""

@@ -19,6 +19,8 @@ from services.upstream.states import TRANSITIONS, Signal, State
 
 DONE = b"[DONE]"
 
+_ENVELOPE = ("id", "object", "created", "model", "system_fingerprint", "choices")
+
 Fault = Callable[[Any], errors.TetradError]
 """Makes the error for an upstream's error object or text."""
 
@@ -216,13 +218,21 @@ def _usage(value: dict[str, Any]) -> Any:
 
 
 def _is_blank(value: dict[str, Any], choices: list[Any]) -> bool:
-    """Whether a chunk names no model and holds nothing at all."""
-    if value.get("model") != "" or value.get("usage") is not None:
+    """Whether a chunk names no model and holds nothing at all.
+
+    Azure's filter sends chunks without a model and a delta, which hold its verdict.
+    """
+    if value.get("model") != "" or _says(value, _ENVELOPE):
         return False
     for choice in choices:
-        if not isinstance(choice, dict) or choice.get("finish_reason"):
+        if not isinstance(choice, dict) or _says(choice, ("index", "delta")):
             return False
         delta = choice.get("delta")
-        if isinstance(delta, dict) and any(v for k, v in delta.items() if k != "role"):
+        if isinstance(delta, dict) and _says(delta, ("role",)):
             return False
     return True
+
+
+def _says(value: dict[str, Any], less: tuple[str, ...]) -> bool:
+    """Whether an object holds anything but these members."""
+    return any(item for name, item in value.items() if name not in less)

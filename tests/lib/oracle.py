@@ -27,6 +27,7 @@ _INTEGERS = {
     "uint32": range(2**32),
 }
 _EXACT = range(-(2**53), 2**53 + 1)
+MAX_NESTED = 32
 
 Path = tuple[str, ...]
 
@@ -152,6 +153,8 @@ class _Builder:
             self._map(one, getattr(message, one.name), value, path)
             return
         if one.repeated:
+            if one.recursive and _height(value, one.member) > MAX_NESTED:
+                raise Misfit
             if one.shape is Shape.ONE_OR_MANY and type(value) is not list:
                 value = [value]
             if type(value) is not list or not value:
@@ -192,7 +195,7 @@ class _Builder:
 
     def _untagged(self, union: UnionPlan, message: Any, value: Any, path: Path) -> None:
         for arm in union.arms:
-            if self._fits(arm, message, value, path):
+            if not (union.ordered and _moves(arm, value)) and self._fits(arm, message, value, path):
                 return
         self._other(union, message, value, path)
 
@@ -235,6 +238,24 @@ class _Builder:
             else:
                 message.packed.SetInParent()
                 message.packed.data = data
+
+
+def _moves(arm: FieldPlan, value: Any) -> bool:
+    """Whether an object comes back from the arm in another order, or without a null."""
+    if type(value) is not dict or arm.kind != "message":
+        return False
+    members = [one.member for one in codec.plan(arm.message or "").members]
+    printed = [name for name in members if value.get(name) is not None]
+    return [*printed, *(name for name in value if name not in members)] != list(value)
+
+
+def _height(value: Any, member: str) -> int:
+    """How many lists stand in each other, each as `member` of an item of the one around it."""
+    height, level = 0, [value]
+    while level := [item for items in level if type(items) is list for item in items]:
+        height += 1
+        level = [item.get(member) for item in level if type(item) is dict]
+    return height
 
 
 def _scalar(one: FieldPlan, value: Any) -> Any:

@@ -1,7 +1,8 @@
 """The recorded bodies in tests/recordings/, described by its index.json.
 
 A recording is what a server or a client of that name puts on the wire. `compare` holds the
-rules of equality that `canonical.differences` takes.
+rules of equality that `canonical.differences` takes. Those in own/, with an index of their own,
+were written to find loss: `own` gives them, `all` does not.
 """
 
 from __future__ import annotations
@@ -19,11 +20,16 @@ from tests.lib import form
 Bytes = bytes  # Recording has a property of that name
 
 FOLDER = Path(__file__).resolve().parent.parent / "recordings"
+OWN = "own/"
 
 
 @dataclass(frozen=True)
 class Recording:
-    """One body. `file` is its path in the folder; `direction` is request, response or stream."""
+    """One body. `file` is its path in the folder; `direction` is request, response or stream.
+
+    asks: members of the request without which an answer would be reshaped. delivers: what callers
+    get of an answer whose form is not the contract's; None where that is the answer itself.
+    """
 
     file: str
     operation: str
@@ -32,6 +38,8 @@ class Recording:
     exercises: tuple[str, ...]
     compare: Mapping[str, Any] = field(default_factory=dict)
     http_status: int = 200
+    asks: Mapping[str, Any] = field(default_factory=dict)
+    delivers: Any = None
 
     @property
     def mode(self) -> str:
@@ -96,17 +104,19 @@ def _part_data(part: Mapping[str, str]) -> Bytes:
 
 
 @cache
-def _by_file() -> dict[str, Recording]:
-    index = json.loads((FOLDER / "index.json").read_bytes())
+def _by_file(folder: str = "") -> dict[str, Recording]:
+    index = json.loads((FOLDER / folder / "index.json").read_bytes())
     return {
-        entry["file"]: Recording(
-            file=entry["file"],
+        folder + entry["file"]: Recording(
+            file=folder + entry["file"],
             operation=entry["operation"],
             direction=entry["direction"],
             source=entry["source"],
             exercises=tuple(entry["exercises"]),
             compare=entry.get("compare", {}),
             http_status=entry.get("http_status", 200),
+            asks=entry.get("asks", {}),
+            delivers=entry.get("delivers"),
         )
         for entry in index["bodies"]
     }
@@ -116,9 +126,22 @@ def all(
     operation: str | None = None, direction: str | None = None, mode: str | None = None
 ) -> list[Recording]:
     """Every recording, or those of an operation, direction or mode, in the index's order."""
+    return _chosen("", operation, direction, mode)
+
+
+def own(
+    operation: str | None = None, direction: str | None = None, mode: str | None = None
+) -> list[Recording]:
+    """As `all`, of those in own/."""
+    return _chosen(OWN, operation, direction, mode)
+
+
+def _chosen(
+    folder: str, operation: str | None, direction: str | None, mode: str | None
+) -> list[Recording]:
     return [
         one
-        for one in _by_file().values()
+        for one in _by_file(folder).values()
         if operation in (None, one.operation)
         and direction in (None, one.direction)
         and mode in (None, one.mode)
@@ -127,7 +150,8 @@ def all(
 
 def get(file: str) -> Recording:
     """The recording of that file, for example "chat/openai-text-response.json"."""
+    folder = OWN if file.startswith(OWN) else ""
     try:
-        return _by_file()[file]
+        return _by_file(folder)[file]
     except KeyError:
-        raise KeyError(f"no recording {file!r} in {FOLDER / 'index.json'}") from None
+        raise KeyError(f"no recording {file!r} in {FOLDER / folder / 'index.json'}") from None

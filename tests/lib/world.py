@@ -64,7 +64,7 @@ MODELS: Mapping[str, Served] = {
     ),
     "vllm-speech": Served(SPEECH, "vllm-transcription", "vllm", "whisper-large-v3"),
     "openai-speech": Served(SPEECH, "openai", "openai", "whisper-1"),
-    "whispercpp": Served(SPEECH, "whispercpp", "whisper"),
+    "whispercpp": Served(SPEECH, "whispercpp", "auto"),
     "etalab": Served(SPEECH, "etalab", "whisper", "openai/whisper-large-v3"),
     "tei-rerank": Served(RERANK, "tei-reranker", "tei", "", ("rerank",), {"default": True}),
     "vllm-rerank": Served(RERANK, "vllm-score", "vllm", "bge-reranker-v2-m3"),
@@ -89,9 +89,11 @@ class World:
         return self.fakes["scripted"]
 
     def behind(self, model: str) -> FakeUpstream:
-        """The fake behind a model, by name or alias."""
-        served = MODELS.get(model) or next(m for m in MODELS.values() if model in m.aliases)
-        return self.fakes[served.fake]
+        """The fake behind a model, by name or alias; the scripted one where there is none."""
+        served = MODELS.get(model) or next(
+            (one for one in MODELS.values() if model in one.aliases), MODELS["scripted-chat"]
+        )
+        return self.fakes.get(served.fake, self.scripted)
 
     def script(self, reply: Reply) -> None:
         """What the scripted upstream answers to every POST from now on."""

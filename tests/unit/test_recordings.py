@@ -16,9 +16,10 @@ BY_FILE = pytest.mark.parametrize("recording", recordings.all(), ids=lambda one:
 
 def test_the_index_lists_every_file_and_nothing_else() -> None:
     files = {str(path.relative_to(FOLDER)) for path in FOLDER.rglob("*") if path.is_file()}
-    assert {one.file for one in recordings.all()} == files - {"index.json"}
-    index = json.loads((FOLDER / "index.json").read_bytes())
-    assert index["count"] == len(recordings.all())
+    listed = [one.file for one in recordings.all() + recordings.own()]
+    assert {*listed, "index.json", "own/index.json"} == files
+    for folder, bodies in ((FOLDER, recordings.all()), (FOLDER / "own", recordings.own())):
+        assert json.loads((folder / "index.json").read_bytes())["count"] == len(bodies)
 
 
 @BY_FILE

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14tetrad/v1/json.proto\x12\ttetrad.v1\x1a google/protobuf/descriptor.proto\"\"\n\x08JsonText\x12\x0e\n\x04json\x18\x01 \x01(\tH\x00\x42\x06\n\x04\x66orm\"g\n\tFieldJson\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x05shape\x18\x02 \x01(\x0e\x32\x15.tetrad.v1.FieldShape\x12&\n\tnull_when\x18\x03 \x01(\x0e\x32\x13.tetrad.v1.NullWhen\">\n\tOneofJson\x12$\n\x05shape\x18\x01 \x01(\x0e\x32\x15.tetrad.v1.OneofShape\x12\x0b\n\x03tag\x18\x02 \x01(\t\"+\n\x0cRestConstant\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"d\n\tRestRoute\x12\x0c\n\x04verb\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12*\n\tconstants\x18\x03 \x03(\x0b\x32\x17.tetrad.v1.RestConstant\x12\x0f\n\x07\x64ialect\x18\x04 \x01(\t\"\xa7\x01\n\x04Rest\x12$\n\x06routes\x18\x01 \x03(\x0b\x32\x14.tetrad.v1.RestRoute\x12!\n\x04\x62ody\x18\x02 \x01(\x0e\x32\x13.tetrad.v1.RestBody\x12\x15\n\rstream_member\x18\x03 \x01(\t\x12\x15\n\rstream_method\x18\x04 \x01(\t\x12\x17\n\x0fresponse_member\x18\x05 \x01(\t\x12\x0f\n\x07summary\x18\x06 \x01(\t*\xaf\x02\n\nFieldShape\x12\x1b\n\x17\x46IELD_SHAPE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x46IELD_SHAPE_ONE_OR_MANY\x10\x01\x12\x17\n\x13\x46IELD_SHAPE_FLATTEN\x10\x02\x12\x19\n\x15\x46IELD_SHAPE_REMAINDER\x10\x03\x12\x1d\n\x19\x46IELD_SHAPE_BYTES_AS_INTS\x10\x04\x12\x18\n\x14\x46IELD_SHAPE_INT_KEYS\x10\x05\x12\x16\n\x12\x46IELD_SHAPE_UPLOAD\x10\x06\x12\x18\n\x14\x46IELD_SHAPE_DOCUMENT\x10\x07\x12\x18\n\x14\x46IELD_SHAPE_DATA_URL\x10\x08\x12\x16\n\x12\x46IELD_SHAPE_BASE64\x10\t\x12\x16\n\x12\x46IELD_SHAPE_HIDDEN\x10\n*V\n\x08NullWhen\x12\x19\n\x15NULL_WHEN_UNSPECIFIED\x10\x00\x12\x14\n\x10NULL_WHEN_ABSENT\x10\x01\x12\x19\n\x15NULL_WHEN_USAGE_ASKED\x10\x02*\x8f\x01\n\nOneofShape\x12\x1b\n\x17ONEOF_SHAPE_UNSPECIFIED\x10\x00\x12\x18\n\x14ONEOF_SHAPE_UNTAGGED\x10\x01\x12\x18\n\x14ONEOF_SHAPE_ADJACENT\x10\x02\x12\x18\n\x14ONEOF_SHAPE_INTERNAL\x10\x03\x12\x16\n\x12ONEOF_SHAPE_VECTOR\x10\x04*R\n\x08RestBody\x12\x19\n\x15REST_BODY_UNSPECIFIED\x10\x00\x12\x12\n\x0eREST_BODY_JSON\x10\x01\x12\x17\n\x13REST_BODY_MULTIPART\x10\x02:I\n\njson_field\x12\x1d.google.protobuf.FieldOptions\x18\xdf\xbc\x04 \x01(\x0b\x32\x14.tetrad.v1.FieldJson:I\n\njson_oneof\x12\x1d.google.protobuf.OneofOptions\x18\xdf\xbc\x04 \x01(\x0b\x32\x14.tetrad.v1.OneofJson:?\n\x04rest\x12\x1e.google.protobuf.MethodOptions\x18\xdf\xbc\x04 \x01(\x0b\x32\x0f.tetrad.v1.RestB@\n\rdev.tetrad.v1P\x01Z!tetrad.dev/gen/tetrad/v1;tetradv1\xaa\x02\tTetrad.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14tetrad/v1/json.proto\x12\ttetrad.v1\x1a google/protobuf/descriptor.proto\"\"\n\x08JsonText\x12\x0e\n\x04json\x18\x01 \x01(\tH\x00\x42\x06\n\x04\x66orm\"g\n\tFieldJson\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x05shape\x18\x02 \x01(\x0e\x32\x15.tetrad.v1.FieldShape\x12&\n\tnull_when\x18\x03 \x01(\x0e\x32\x13.tetrad.v1.NullWhen\"O\n\tOneofJson\x12$\n\x05shape\x18\x01 \x01(\x0e\x32\x15.tetrad.v1.OneofShape\x12\x0b\n\x03tag\x18\x02 \x01(\t\x12\x0f\n\x07ordered\x18\x03 \x01(\x08\"+\n\x0cRestConstant\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"d\n\tRestRoute\x12\x0c\n\x04verb\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12*\n\tconstants\x18\x03 \x03(\x0b\x32\x17.tetrad.v1.RestConstant\x12\x0f\n\x07\x64ialect\x18\x04 \x01(\t\"\xa7\x01\n\x04Rest\x12$\n\x06routes\x18\x01 \x03(\x0b\x32\x14.tetrad.v1.RestRoute\x12!\n\x04\x62ody\x18\x02 \x01(\x0e\x32\x13.tetrad.v1.RestBody\x12\x15\n\rstream_member\x18\x03 \x01(\t\x12\x15\n\rstream_method\x18\x04 \x01(\t\x12\x17\n\x0fresponse_member\x18\x05 \x01(\t\x12\x0f\n\x07summary\x18\x06 \x01(\t*\xaf\x02\n\nFieldShape\x12\x1b\n\x17\x46IELD_SHAPE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x46IELD_SHAPE_ONE_OR_MANY\x10\x01\x12\x17\n\x13\x46IELD_SHAPE_FLATTEN\x10\x02\x12\x19\n\x15\x46IELD_SHAPE_REMAINDER\x10\x03\x12\x1d\n\x19\x46IELD_SHAPE_BYTES_AS_INTS\x10\x04\x12\x18\n\x14\x46IELD_SHAPE_INT_KEYS\x10\x05\x12\x16\n\x12\x46IELD_SHAPE_UPLOAD\x10\x06\x12\x18\n\x14\x46IELD_SHAPE_DOCUMENT\x10\x07\x12\x18\n\x14\x46IELD_SHAPE_DATA_URL\x10\x08\x12\x16\n\x12\x46IELD_SHAPE_BASE64\x10\t\x12\x16\n\x12\x46IELD_SHAPE_HIDDEN\x10\n*V\n\x08NullWhen\x12\x19\n\x15NULL_WHEN_UNSPECIFIED\x10\x00\x12\x14\n\x10NULL_WHEN_ABSENT\x10\x01\x12\x19\n\x15NULL_WHEN_USAGE_ASKED\x10\x02*\x8f\x01\n\nOneofShape\x12\x1b\n\x17ONEOF_SHAPE_UNSPECIFIED\x10\x00\x12\x18\n\x14ONEOF_SHAPE_UNTAGGED\x10\x01\x12\x18\n\x14ONEOF_SHAPE_ADJACENT\x10\x02\x12\x18\n\x14ONEOF_SHAPE_INTERNAL\x10\x03\x12\x16\n\x12ONEOF_SHAPE_VECTOR\x10\x04*R\n\x08RestBody\x12\x19\n\x15REST_BODY_UNSPECIFIED\x10\x00\x12\x12\n\x0eREST_BODY_JSON\x10\x01\x12\x17\n\x13REST_BODY_MULTIPART\x10\x02:I\n\njson_field\x12\x1d.google.protobuf.FieldOptions\x18\xdf\xbc\x04 \x01(\x0b\x32\x14.tetrad.v1.FieldJson:I\n\njson_oneof\x12\x1d.google.protobuf.OneofOptions\x18\xdf\xbc\x04 \x01(\x0b\x32\x14.tetrad.v1.OneofJson:?\n\x04rest\x12\x1e.google.protobuf.MethodOptions\x18\xdf\xbc\x04 \x01(\x0b\x32\x0f.tetrad.v1.RestB@\n\rdev.tetrad.v1P\x01Z!tetrad.dev/gen/tetrad/v1;tetradv1\xaa\x02\tTetrad.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,24 +33,24 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tetrad.v1.json_pb2', _globa
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\rdev.tetrad.v1P\001Z!tetrad.dev/gen/tetrad/v1;tetradv1\252\002\tTetrad.V1'
-  _globals['_FIELDSHAPE']._serialized_start=592
-  _globals['_FIELDSHAPE']._serialized_end=895
-  _globals['_NULLWHEN']._serialized_start=897
-  _globals['_NULLWHEN']._serialized_end=983
-  _globals['_ONEOFSHAPE']._serialized_start=986
-  _globals['_ONEOFSHAPE']._serialized_end=1129
-  _globals['_RESTBODY']._serialized_start=1131
-  _globals['_RESTBODY']._serialized_end=1213
+  _globals['_FIELDSHAPE']._serialized_start=609
+  _globals['_FIELDSHAPE']._serialized_end=912
+  _globals['_NULLWHEN']._serialized_start=914
+  _globals['_NULLWHEN']._serialized_end=1000
+  _globals['_ONEOFSHAPE']._serialized_start=1003
+  _globals['_ONEOFSHAPE']._serialized_end=1146
+  _globals['_RESTBODY']._serialized_start=1148
+  _globals['_RESTBODY']._serialized_end=1230
   _globals['_JSONTEXT']._serialized_start=69
   _globals['_JSONTEXT']._serialized_end=103
   _globals['_FIELDJSON']._serialized_start=105
   _globals['_FIELDJSON']._serialized_end=208
   _globals['_ONEOFJSON']._serialized_start=210
-  _globals['_ONEOFJSON']._serialized_end=272
-  _globals['_RESTCONSTANT']._serialized_start=274
-  _globals['_RESTCONSTANT']._serialized_end=317
-  _globals['_RESTROUTE']._serialized_start=319
-  _globals['_RESTROUTE']._serialized_end=419
-  _globals['_REST']._serialized_start=422
-  _globals['_REST']._serialized_end=589
+  _globals['_ONEOFJSON']._serialized_end=289
+  _globals['_RESTCONSTANT']._serialized_start=291
+  _globals['_RESTCONSTANT']._serialized_end=334
+  _globals['_RESTROUTE']._serialized_start=336
+  _globals['_RESTROUTE']._serialized_end=436
+  _globals['_REST']._serialized_start=439
+  _globals['_REST']._serialized_end=606
 # @@protoc_insertion_point(module_scope)

@@ -229,19 +229,25 @@ class OneofJson(_message.Message):
 
     SHAPE_FIELD_NUMBER: _builtins.int
     TAG_FIELD_NUMBER: _builtins.int
+    ORDERED_FIELD_NUMBER: _builtins.int
     shape: Global___OneofShape.ValueType
     """How the arms are told apart."""
     tag: _builtins.str
     """The member that names the arm, for the tagged shapes."""
+    ordered: _builtins.bool
+    """Whether the order of an object's members says something, for ONEOF_SHAPE_UNTAGGED. An object
+    that an arm would give back in another order goes to `other`.
+    """
     def __init__(
         self,
         *,
         shape: Global___OneofShape.ValueType = ...,
         tag: _builtins.str = ...,
+        ordered: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["shape", b"shape", "tag", b"tag"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ordered", b"ordered", "shape", b"shape", "tag", b"tag"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

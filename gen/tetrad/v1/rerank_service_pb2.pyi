@@ -170,11 +170,11 @@ class RerankDocument(_message.Message):
     """A text."""
     @_builtins.property
     def object(self) -> Global___DocumentObject:
-        """A text with members of its own."""
+        """A text, and after it members of the document's own. Some models read them in their order."""
 
     @_builtins.property
     def other(self) -> _json_pb2.JsonText:
-        """Any other JSON."""
+        """Any other JSON, such as an object whose text does not come first."""
 
     def __init__(
         self,
