@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from gateway_http.comments import comments
 from gateway_http.form import TYPE, file_name
-from gateway_http.request import TIMEOUT
+from gateway_http.request import MAX_TIMEOUT_MS, TIMEOUT
 from gateway_http.routes import Operation, operations, variables
 from gateway_http.schemas import Schema, Schemas, ref
 from services import codec, metadata
@@ -37,7 +37,7 @@ _IN: Final[Mapping[str, Schema]] = {
         "description": "Id of the request, for logs and traces; at most 128 printable characters.",
     },
     TIMEOUT: {
-        "schema": {"type": "integer", "minimum": 1},
+        "schema": {"type": "integer", "minimum": 1, "maximum": MAX_TIMEOUT_MS},
         "description": "Milliseconds after which the call is given up with status 504.",
     },
 }
@@ -132,7 +132,7 @@ def _parameters(operation: Operation, schemas: Schemas) -> list[Schema]:
     if operation.rest.body is not Carries.NONE:
         return found
     in_path = variables(operation.route.path)
-    properties, _ = schemas.members(operation.method.request)
+    properties, _ = schemas.texts(operation.method.request)
     for name, schema in properties.items():
         text = schema.pop("description", None)
         place: Schema = {"name": name, "in": "path" if name in in_path else "query"}
@@ -156,7 +156,7 @@ def _form(operation: Operation, schemas: Schemas) -> Schema:
     """The form: the file, and the members that the path does not set."""
     message = operation.method.request
     plan = codec.plan(message)
-    properties, required = schemas.members(message, leave_out=operation.constants)
+    properties, required = schemas.texts(message, leave_out=operation.constants)
     file = file_name(message)
     upload = next(field for field in plan.fields if field.shape is Shape.UPLOAD)
     content: Schema = {"type": "string", "format": "binary"}
@@ -164,7 +164,7 @@ def _form(operation: Operation, schemas: Schemas) -> Schema:
     return {
         "type": "object",
         "properties": {file: described, **properties},
-        "required": required,
+        "required": [file, *required],
         "additionalProperties": plan.remainder is not None,
     }
 

@@ -23,13 +23,13 @@ from services.form import Kind, fields_to_json
 
 JSON = b"application/json"
 TIMEOUT = "x-request-timeout-ms"
+MAX_TIMEOUT_MS = 10**12
 
 Names: TypeAlias = tuple[tuple[bytes, str], ...]
 """Header names, as bytes and as text."""
 
 _REQUEST_ID = metadata.REQUEST_ID.encode()
 _TIMEOUT = TIMEOUT.encode()
-_MAX_TIMEOUT_MS = 10**12
 _TYPES: Mapping[Kind, tuple[type, ...]] = {
     "integer": (int,),
     "number": (int, float),
@@ -99,7 +99,7 @@ def new_call(
 def _deadline(told: bytes | None) -> float | None:
     if told is None:
         return None
-    if not told.isdigit() or not 0 < int(told) <= _MAX_TIMEOUT_MS:
+    if not told.isdigit() or not 0 < int(told) <= MAX_TIMEOUT_MS:
         raise errors.InvalidRequest(
             f"the header {TIMEOUT} must be a number of milliseconds above 0",
             param=TIMEOUT,

@@ -67,8 +67,7 @@ class Schemas:
 
     def members(self, message: str, leave_out: Iterable[str] = ()) -> tuple[Schema, list[str]]:
         """The properties of a message, and the names of those that are required."""
-        plan = codec.plan(message)
-        fields = [field for field in plan.members if field.member not in set(leave_out)]
+        plan, fields = self._fields(message, leave_out)
         properties = {field.member: self._member(plan, field) for field in fields}
         return properties, [field.member for field in fields if field.required]
 
@@ -76,10 +75,22 @@ class Schemas:
         """One member, or one arm of a union."""
         return self.described(f"{plan.full_name}.{field.name}", self._value(field))
 
+    def texts(self, message: str, leave_out: Iterable[str] = ()) -> tuple[Schema, list[str]]:
+        """The same for members that are written as texts, in a query or a form: without null."""
+        plan, fields = self._fields(message, leave_out)
+        properties = {field.member: self.field(plan, field) for field in fields}
+        return properties, [field.member for field in fields if field.required]
+
+    def _fields(
+        self, message: str, leave_out: Iterable[str]
+    ) -> tuple[MessagePlan, list[FieldPlan]]:
+        plan = codec.plan(message)
+        return plan, [field for field in plan.members if field.member not in set(leave_out)]
+
     def _member(self, plan: MessagePlan, field: FieldPlan) -> Schema:
         # A null of a typed member is its absence, in requests and in what servers print.
-        schema = self._value(field) if field.required else _or_null(self._value(field))
-        return self.described(f"{plan.full_name}.{field.name}", schema)
+        made = _not_empty if field.required else _or_null
+        return self.described(f"{plan.full_name}.{field.name}", made(self._value(field)))
 
     def described(self, full_name: str, schema: Schema) -> Schema:
         """The schema with what the contract says of that name."""
@@ -175,6 +186,13 @@ _UNIONS = {
 
 def _rest(union: UnionPlan) -> list[Schema]:
     return [dict(_ANY)] if union.other is not None else []
+
+
+def _not_empty(schema: Schema) -> Schema:
+    """Without the values that count as absent: a union may well allow them all."""
+    if schema.get("type") == "array":
+        return {**schema, "minItems": 1}
+    return {**schema, "not": {"enum": [None, [], {}]}} if "$ref" in schema else schema
 
 
 def _or_null(schema: Schema) -> Schema:

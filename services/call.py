@@ -17,6 +17,10 @@ from services.usage import UsageRecord
 
 Face = Literal["grpc", "rest"]
 
+_EARLY = 0.1
+"""Seconds. A caller's own clock runs out first, by the time that its request took to us, and what
+we see then is that it leaves."""
+
 
 @dataclass(slots=True)
 class Call:
@@ -63,7 +67,7 @@ class Call:
         if self._outer is not None and self._outer.expired:
             return True
         remaining = self.remaining()
-        return remaining is not None and remaining <= 0
+        return remaining is not None and remaining <= _EARLY
 
 
 class Limit:

@@ -47,6 +47,7 @@ FORM = Form(
             "prompt": {"type": "string", "description": "What is looked for."},
             "input": {
                 "type": "array",
+                "minItems": 1,
                 "items": {"type": "string"},
                 "description": "What is ordered.",
             },

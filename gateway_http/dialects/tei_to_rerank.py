@@ -55,6 +55,7 @@ FORM = Form(
             "query": {"type": "string", "description": "What is looked for."},
             "texts": {
                 "type": "array",
+                "minItems": 1,
                 "items": {"type": "string"},
                 "description": "What is ordered.",
             },

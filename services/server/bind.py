@@ -221,6 +221,9 @@ class Ending:
             await self._abort(errors.Draining())
         if isinstance(error, (GeneratorExit, KeyboardInterrupt, SystemExit)):
             return
+        if isinstance(error, grpc.aio.InternalError):
+            # A write met a caller who had gone, before we were told: as if we had been.
+            raise asyncio.CancelledError from None
         # Also a CancelledError that our own code raised: passed on, it would hang the client.
         _log.error("%s %s failed", self.id, self._method(), exc_info=error)
         await self._abort(errors.Internal())

@@ -124,6 +124,11 @@ class FakeUpstream:
         """The base URL, without a slash at the end."""
         return f"{'https' if self._tls else 'http'}://{self.host}:{self.port}"
 
+    @property
+    def busy(self) -> int:
+        """Open connections that are not between two requests."""
+        return sum(not one.idle for one in self._live)
+
     def on(self, method: str, path: str, reply: Reply) -> Self:
         """Answers `method path` with `reply` from now on.
 

@@ -28,8 +28,9 @@ _ELSEWHERE = tempfile.gettempdir()
 
 
 def tetrad(*arguments: str | Path, cwd: Path | str = _ELSEWHERE, **env: str | None) -> Program:
-    """The program, started."""
-    return Program("python", "-m", "services", *arguments, cwd=cwd, env=env)
+    """The program, started; warnings are errors in it, and in what it starts."""
+    strict = {"PYTHONWARNINGS": "error", **env}
+    return Program("python", "-m", "services", *arguments, cwd=cwd, env=strict)
 
 
 @dataclass(frozen=True)

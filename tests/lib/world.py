@@ -15,7 +15,7 @@ from typing import Any
 from tests.fakes import profiles
 from tests.fakes.upstream import FakeUpstream, Raw, Reply
 from tests.lib.gateway import Gateway, gateway
-from tests.lib.ports import free_port
+from tests.lib.refusing import refusing_port
 
 CHAT, EMBED, SPEECH, RERANK = (
     "text-generation",
@@ -138,7 +138,7 @@ async def world() -> AsyncIterator[World]:
                 profiles.PROFILES[name](fake)
         fakes["scripted"].on("GET", "/*", Raw(b"{}", "application/json"))
         urls = {name: fake.url for name, fake in fakes.items()}
-        urls["gone"] = f"http://127.0.0.1:{free_port()}"
+        urls["gone"] = f"http://127.0.0.1:{stack.enter_context(refusing_port())}"
         relaying = await stack.enter_async_context(gateway(configuration(urls)))
         recoding = await stack.enter_async_context(gateway(configuration(urls, relay=False)))
         yield World(relaying, recoding, fakes)
