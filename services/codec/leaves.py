@@ -80,8 +80,10 @@ def shallow(items: list[Any], member: str) -> bool:
 
 
 def in_order(value: Any, members: tuple[str, ...]) -> bool:
-    """Whether an object's typed members come first, in this order and none null: so they are printed.
-    True for what is no object."""
+    """Whether an object's typed members come first, in this order, and none is null.
+
+    So they are printed. True for what is no object.
+    """
     if type(value) is not dict:
         return True
     typed = [name for name in members if name in value]

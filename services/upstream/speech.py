@@ -114,7 +114,8 @@ class Speech:
     def _asked(self, request: Body) -> tuple[tuple[str, ...], dict[str, Any]]:
         """The paths for the request's task, and its members as the upstream is to get them."""
         members = dict(request.value())
-        members.pop("file", None)
+        if "file" in members:
+            raise errors.InvalidRequest("file: expected a file's bytes, found JSON", param="file")
         task = members.pop("task", None)
         if task not in _TASKS:
             raise errors.InvalidRequest(
