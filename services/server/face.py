@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import grpc
-from google.protobuf import descriptor_pool
+from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.descriptor import FileDescriptor
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
@@ -109,6 +110,7 @@ class _Pool:
 
 def _reflection_v1(names: list[str]) -> grpc.GenericRpcHandler:
     """The servicer of v1alpha under the name of v1: the messages are the same on the wire."""
+    _describe_reflection_v1()
     servicer = reflection.aio.ReflectionServicer(names, _Pool())
     method = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,
@@ -116,6 +118,23 @@ def _reflection_v1(names: list[str]) -> grpc.GenericRpcHandler:
         response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
     )
     return grpc.method_handlers_generic_handler(_REFLECTION_V1, {"ServerReflectionInfo": method})
+
+
+@cache
+def _describe_reflection_v1() -> None:
+    """Whoever resolves each service that is listed must find this one's descriptor too."""
+    file = descriptor_pb2.FileDescriptorProto()
+    reflection_pb2.DESCRIPTOR.CopyToProto(file)
+    old, file.package = f".{file.package}.", file.package.removesuffix("alpha")
+    new = f".{file.package}."
+    file.name = f"{file.package.replace('.', '/')}/reflection.proto"
+    for field in (field for message in file.message_type for field in message.field):
+        if field.type_name:
+            field.type_name = field.type_name.replace(old, new)
+    for method in (method for service in file.service for method in service.method):
+        method.input_type = method.input_type.replace(old, new)
+        method.output_type = method.output_type.replace(old, new)
+    descriptor_pool.Default().Add(file)
 
 
 def _target(address: Address) -> str:
