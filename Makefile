@@ -18,7 +18,7 @@ run: ## start the gateway: the demo, or with CONFIG=tetrad.yaml, or in front of 
 	@exec $(BIN)/tetrad $(if $(CONFIG)$(UPSTREAM),serve,demo) $(if $(CONFIG),--config '$(CONFIG)') \
 	  $(foreach url,$(UPSTREAM),--upstream '$(url)') $(ARGS)
 
-test: dev-environment ## the tests (ARGS="-k name" for some of them); under 8 minutes
+test: setup ## the tests (ARGS="-k name" for some of them); under 8 minutes
 	@$(BIN)/python -m pytest -q -n auto --dist loadfile --ignore=tests/interop --ignore=tests/mutants $(ARGS)
 
 setup: ## .venv and .venv-gen from the lock files; quick when nothing changed

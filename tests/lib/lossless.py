@@ -18,7 +18,7 @@ import grpc
 from gateway_http.kinds import kinds_of
 from services import codec
 from services.form import fields_to_json
-from tests.fakes.upstream import FakeUpstream, Raw, Received, Reply
+from tests.fakes.upstream import FakeUpstream, Json, Raw, Received, Reply
 from tests.lib import canonical, form, oracle, recordings
 from tests.lib.gateway import Gateway, details, gateway
 from tests.lib.recordings import Recording
@@ -82,6 +82,27 @@ OPERATIONS: Mapping[str, Operation] = {
     "embed.native": Operation(EMBED, "/embed", "EmbedService", "Embed"),
     "rerank.tei": Operation(RERANK, "/rerank", "RerankService", "Rerank"),
 }
+
+ANSWERS: Mapping[str, Reply] = {
+    "chat.completions": Json({"choices": []}),
+    "embeddings": Json({"data": [{"index": 0, "embedding": [0.5]}]}),
+    "rerank": Json({"results": []}),
+    "embed.native": Json([[0.5]]),
+    "rerank.tei": Json([{"index": 0, "score": 0.5}]),
+    "audio.transcriptions": Json({"text": "Quay"}),
+    "audio.translations": Json({"text": "Quay"}),
+}
+"""What an upstream may answer to any good request of an operation."""
+
+NOT_OFFERED: Mapping[str, tuple[str, ...]] = {
+    "score": ("/v1/score", "/score"),
+    "embed.all": ("/embed_all",),
+    "embed.sparse": ("/embed_sparse",),
+}
+"""Operations of the recordings without a route or an RPC, and where their servers have them."""
+
+RECOGNISED = ("info", "models.list", "models.get")
+"""Operations whose answers tell the gateway what a server is, and are not passed on."""
 
 # Bodies that have a message, though no face offers their operation, or only in another form.
 MESSAGES: Mapping[tuple[str, str], str] = {
@@ -155,16 +176,16 @@ def _mended(value: Any) -> Any:
 
 @dataclass
 class Got:
-    """What a caller got: JSON texts or a document, or a failure; `headers` with lower-case names.
+    """What a caller got: JSON texts or a document, or a failure. done: a stream said [DONE].
 
     failure: over REST the status and the error object, over gRPC the status code's name and the
-    details by name.
+    details by name. said: a failure's message.
     """
 
     texts: list[bytes] = field(default_factory=list)
     document: tuple[str, str] | None = None
     failure: tuple[Any, Any] | None = None
-    headers: dict[str, str] = field(default_factory=dict)
+    said: str | None = None
     done: bool = False
 
 
@@ -246,6 +267,13 @@ class Lab:
                 message.file.media_type = part.content_type or ""
         return await self.call(operation, message, streamed=streamed)
 
+    async def bulk(self, request: Any) -> bytes:
+        """The EmbedResponse, as JSON, to an EmbedRequest that is the only item of a bulk."""
+        item: Any = codec.message_class("BulkEmbedRequest")(id="1", request=request)
+        (answer,) = [one async for one in self.relaying.bidi("EmbedService", "BulkEmbed", [item])]
+        assert answer.WhichOneof("result") == "response"
+        return codec.to_json("EmbedResponse", answer.response)
+
     async def call(self, operation: Operation, message: Any, *, streamed: bool = False) -> Got:
         """Call with a message."""
         rpc = operation.rpc(streamed=streamed)
@@ -257,10 +285,9 @@ class Lab:
                     got.texts.append(codec.to_json(rpc.response, event))
             else:
                 _take(got, rpc.response, await call)
-            got.headers = dict(await call.initial_metadata())
         except grpc.aio.AioRpcError as error:
             got.failure = error.code().name, details(error)
-            got.headers = dict(error.trailing_metadata() or ())
+            got.said = error.details()
         finally:
             call.cancel()
         return got
@@ -275,10 +302,11 @@ def _take(got: Got, name: str, answer: Any) -> None:
 
 async def _post(gate: Gateway, path: str, content_type: str, body: bytes) -> Got:
     answer = await gate.rest.post(path, content=body, headers={"content-type": content_type})
-    got = Got(headers=dict(answer.headers))
+    got = Got()
     media_type = answer.headers.get("content-type", "")
     if answer.status_code != 200:
         got.failure = answer.status_code, json.loads(answer.content)["error"]
+        got.said = got.failure[1]["message"]
     elif media_type.startswith("text/event-stream"):
         got.texts = sse_events(answer.content)
         if got.texts and got.texts[-1] == b"[DONE]":
@@ -298,11 +326,13 @@ async def lab() -> AsyncIterator[Lab]:
         tei = await stack.enter_async_context(FakeUpstream())
         for one in (upstream, tei):
             one.on("GET", "/*", Raw(b"{}", "application/json"))
-        gates = []
-        for relay in (True, False):
-            text = json.dumps(_configuration(upstream.url, tei.url) | {"relay": relay})
-            gates.append(await stack.enter_async_context(gateway(text)))
-        yield Lab(*gates, upstream, tei)
+        relaying, recoding = [
+            await stack.enter_async_context(
+                gateway(json.dumps(_configuration(upstream.url, tei.url) | {"relay": relay}))
+            )
+            for relay in (True, False)
+        ]
+        yield Lab(relaying, recoding, upstream, tei)
 
 
 def _configuration(upstream: str, tei: str) -> dict[str, Any]:

@@ -115,8 +115,12 @@ def test_it_refuses_what_the_gateway_refuses() -> None:
     chat = {"$ref": "#/components/schemas/ChatRequest"}
     assert problems(chat, {}) == [[]]
     assert problems(chat, {"messages": "hello"}) == [["messages"]]
-    assert problems(chat, {"messages": [], "stop": "x", "seed": None}) == []
-    assert problems(chat, {"messages": [], "stop": ["x"], "n": "1"}) == [["n"]]
+    assert problems(chat, {"messages": []}) == [["messages"]]
+    assert problems(chat, {"messages": [{}], "stop": "x", "seed": None}) == []
+    assert problems(chat, {"messages": [{}], "stop": ["x"], "n": "1"}) == [["n"]]
+    rerank = {"$ref": "#/components/schemas/RerankRequest"}
+    assert problems(rerank, {"query": "a", "documents": ["b"]}) == []
+    assert [problems(rerank, {"query": empty}) for empty in (None, [], {})] == [[["query"]]] * 3
 
 
 def test_shapes_of_the_contract_s_json_are_told() -> None:
