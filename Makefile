@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SETUP := @$(PYTHON) tools/setup.py
-CODE := $(wildcard services gateway_http demo tools)
+CODE := $(wildcard services gateway_http demo tools bench)
 PIP_COMPILE := $(CURDIR)/$(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url \
   --no-emit-find-links --no-emit-trusted-host --strip-extras --allow-unsafe --no-header
 
