@@ -177,7 +177,19 @@ def _json(text: str) -> Any:
 
 def _object(text: str) -> Any:
     value = _json(text)
-    return value if isinstance(value, dict) else text
+    return value if isinstance(value, dict) and _can_be_spelled(value) else text
+
+
+def _can_be_spelled(value: dict[str, Any]) -> bool:
+    """Whether fields spell all of it: null and what is empty leave none, and would be lost."""
+    todo: list[Any] = [value]
+    while todo:
+        item = todo.pop()
+        if item is None or item in ({}, []):
+            return False
+        if isinstance(item, dict | list):
+            todo += item.values() if isinstance(item, dict) else item
+    return True
 
 
 def _finite(text: str) -> float:

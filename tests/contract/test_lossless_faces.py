@@ -149,6 +149,20 @@ async def test_a_form_goes_through_a_live_call_part_by_part(rig: Lab, one: Recor
     assert form.differences(want, got) == []
 
 
+@by_way
+@pytest.mark.parametrize("text", ["{}", '{"a": null}', '{"type": "server_vad", "x": [{}]}'])
+async def test_an_object_that_a_form_cannot_spell_stays_the_text_that_it_was(
+    rig: Lab, way: Way, text: str
+) -> None:
+    """Others become chunking_strategy[type] and so on, as the official SDK sends them."""
+    rig.script(ANSWERS["audio.transcriptions"])
+    parts = [Part("chunking_strategy", text.encode()), Part("file", b"s", "a.wav", "audio/wav")]
+    got = await rig.submit(way, OPERATIONS["audio.transcriptions"], parts)
+    assert got.failure is None
+    want = [*parts, Part("model", UPSTREAM_NAME.encode())]
+    assert form.differences(want, rig.received().form()) == []
+
+
 SAID = r"""{"n": 18446744073709551616, "huge": 1e400, "one": 1.0, "yes": true, "no": null, "": "",
  "list": [1, -0.0, "a", false], "deep": {"a": {"b": ["x", 2]}, "empty": {}},
  "vllm_xargs": {"a": [1e400, 9007199254740993], "b": null}}"""
