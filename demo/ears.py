@@ -149,20 +149,26 @@ class Ears:
         if self._process is not None and self._process.returncode is None:
             return self._process
         path = os.pathsep.join(filter(None, (_ROOT, os.environ.get("PYTHONPATH"))))
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "demo.recogniser",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            limit=_ANSWER_LIMIT,
-            env={**os.environ, "PYTHONPATH": path},
+        starting = asyncio.ensure_future(
+            asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "demo.recogniser",
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                limit=_ANSWER_LIMIT,
+                env={**os.environ, "PYTHONPATH": path},
+            )
         )
         try:
+            process = await asyncio.shield(starting)
             await _line(process)
         except BaseException:
+            # The loop cannot be closed while a process of its own, or a pipe to it, is open.
+            process = await starting
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
+            await process.communicate()
             raise
         self._process = process
         return process

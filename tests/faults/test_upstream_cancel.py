@@ -224,7 +224,7 @@ async def test_two_cancels_in_a_row_leave_nothing_open(upstream: FakeUpstream, p
 async def test_many_cancelled_streams_leave_no_socket_and_no_task(upstream: FakeUpstream) -> None:
     """G7, in small: 300 streams, cancelled at every point."""
     stream = sse("chat/openai-usage-stream.sse")
-    upstream.on("POST", "/v1/chat/completions", Sse(stream, delay=0.002))
+    upstream.on("POST", "/v1/chat/completions", Sse(stream, delay=0.05))
     async with transport() as wire:
         one = build(Endpoint("fake", upstream.url, "openai", timeouts=PATIENT), wire)
         before = len(asyncio.all_tasks())
