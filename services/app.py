@@ -140,12 +140,19 @@ async def _models(config: Config, transport: Transport) -> tuple[Table, Watch]:
     for url in config.upstreams:
         recognised = await _first_answer(transport, url)
         for model, one in assembly.found_models(config, url, recognised, transport):
-            if model.name in models and models[model.name].type == model.type:
-                models[model.name].routes += model.routes
-            else:
-                models[model.name] = model
+            known = models.setdefault(model.name, model)
+            if known.type != model.type:
+                raise StartError([_clash(url, known, model)])
+            if known is not model:
+                known.routes += model.routes
             watched.append(one)
     return Table(models.values()), Watch(watched, transport, config.probes.interval)
+
+
+def _clash(url: str, known: RoutedModel, found: RoutedModel) -> Fault:
+    said = f"its model `{found.name}` is of type {found.type}, one of that name is {known.type}"
+    hint = "give one of them another name in a configuration"
+    return Fault("", 0, 0, f"--upstream {url}", said, hint)
 
 
 async def _first_answer(transport: Transport, url: str) -> probe.Recognised:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from services import assembly
+from services.commands import warnings
 from services.config import Config, ConfigError, load
 from services.errors import TetradError
 from services.upstream import probe
@@ -24,8 +25,7 @@ def check(args: argparse.Namespace) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return FAULTY
-    for warning in config.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+    warnings.print_all(config)
     faults = [str(fault) for fault in config.required_type_faults()]
     if args.probe:
         faults += asyncio.run(_probe(config))

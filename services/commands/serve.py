@@ -10,7 +10,7 @@ from pathlib import Path
 import uvloop
 
 from services import app
-from services.commands import embedded, welcome
+from services.commands import embedded, warnings, welcome
 from services.config import Config, ConfigError, load, parse
 from services.telemetry import logs
 
@@ -40,8 +40,7 @@ def serve(args: argparse.Namespace) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return BAD_CONFIGURATION
-    for warning in config.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+    warnings.print_all(config)
     return _run(config)
 
 
