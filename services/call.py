@@ -6,6 +6,7 @@ Time is the event loop's clock, in seconds. Knows neither face.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -25,7 +26,13 @@ we see then is that it leaves."""
 @dataclass(slots=True)
 class Call:
     """One call. `deadline` is loop time, None without one; `headers` go to the upstream; `out`
-    goes back to the caller with the first message."""
+    goes back to the caller with the first message.
+
+    What happened to it, for logs, metrics and the ledger: `model` and `endpoint` that answered,
+    `attempts` at upstreams, seconds `queued`, `batches` delivered. Moments are `time.monotonic()`:
+    `began`; `first_at`, the first delivery; `ended_at`; `left_at`, when the caller was seen to
+    leave or a limit struck; `closed_at`, when the upstream's connection was closed for that.
+    """
 
     id: str
     method: str
@@ -37,7 +44,24 @@ class Call:
     out: dict[str, str] = field(default_factory=dict)
     usage: UsageRecord = field(default_factory=UsageRecord)
     model: str = ""
+    endpoint: str = ""
+    type: str = ""
+    attempts: int = 0
+    queued: float = 0.0
+    batches: int = 0
+    began: float = field(default_factory=time.monotonic)
+    first_at: float | None = None
+    ended_at: float | None = None
+    left_at: float | None = None
+    closed_at: float | None = None
     _outer: Limit | None = field(default=None, repr=False)
+
+    @property
+    def cancel_delay(self) -> float | None:
+        """Seconds from the caller's leaving to the upstream's closed connection, if that was so."""
+        if self.left_at is None or self.closed_at is None:
+            return None
+        return max(0.0, self.closed_at - self.left_at)
 
     def remaining(self) -> float | None:
         """Seconds until the deadline (0 or less: passed), None without one."""
