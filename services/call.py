@@ -28,10 +28,12 @@ class Call:
     """One call. `deadline` is loop time, None without one; `headers` go to the upstream; `out`
     goes back to the caller with the first message.
 
-    What happened to it, for logs, metrics and the ledger: `model` and `endpoint` that answered,
-    `attempts` at upstreams, seconds `queued`, `batches` delivered. Moments are `time.monotonic()`:
-    `began`; `first_at`, the first delivery; `ended_at`; `left_at`, when the caller was seen to
-    leave or a limit struck; `closed_at`, when the upstream's connection was closed for that.
+    What happened to it, for logs, metrics and the ledger: `type` asked for, `model` and `endpoint`
+    that answered, its `prices` of a million prompt and completion tokens, `attempts` at upstreams,
+    seconds `queued` and spent at upstreams, `chunks` of the answer, `error` (its reason). Moments
+    are `time.monotonic()`: `began`; `first_at`, when the first of the answer came; `ended_at`;
+    `left_at`, when the caller was seen to leave or a limit struck; `closed_at`, when the
+    upstream's connection was closed for that.
     """
 
     id: str
@@ -46,9 +48,12 @@ class Call:
     model: str = ""
     endpoint: str = ""
     type: str = ""
+    prices: tuple[float, float] | None = None
+    error: str = ""
     attempts: int = 0
     queued: float = 0.0
-    batches: int = 0
+    chunks: int = 0
+    upstream_seconds: float = 0.0
     began: float = field(default_factory=time.monotonic)
     first_at: float | None = None
     ended_at: float | None = None
@@ -62,6 +67,19 @@ class Call:
         if self.left_at is None or self.closed_at is None:
             return None
         return max(0.0, self.closed_at - self.left_at)
+
+    @property
+    def cost(self) -> float | None:
+        """Cost of the tokens told so far, by the model's prices; None where either is unknown."""
+        if self.prices is None:
+            return None
+        prompt, completion = self.usage.prompt_tokens, self.usage.completion_tokens
+        if prompt is None and self.usage.total_tokens is not None:
+            prompt = self.usage.total_tokens - (completion or 0)
+        if prompt is None and completion is None:
+            return None
+        millionths = (prompt or 0) * self.prices[0] + (completion or 0) * self.prices[1]
+        return round(millionths / 1_000_000, 12)
 
     def remaining(self) -> float | None:
         """Seconds until the deadline (0 or less: passed), None without one."""

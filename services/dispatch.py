@@ -1,4 +1,4 @@
-"""What the five services share: a request to a route, time limits, headers out, accounting.
+"""What the five services share: a request to its attempts, time limits, headers out, accounting.
 
 Whatever a call's end, its usage record is closed once and handed on.
 """
@@ -7,70 +7,123 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
+from services import estimate
 from services.body import Body
 from services.call import Call
 from services.errors import TetradError
-from services.routing.table import Route, Router
+from services.routing.admission import Admission
+from services.routing.attempts import Attempts
+from services.routing.budget import RetryBudget
+from services.routing.table import Router
 
 Unary = Callable[[Body, Call], Awaitable[Body]]
 Stream = Callable[[Body, Call], AsyncIterator[list[Body]]]
+Sink = Callable[[Call], None]
 
 _PREFIX = 1024
 """Characters of a prompt's beginning that prefix_affinity keeps together."""
 
 
+class Limiter(Protocol):
+    """The limits of callers' keys."""
+
+    async def admit(self, call: Call) -> None:
+        """Count a call. Raises errors.RateLimited, having counted nothing."""
+
+
 class Dispatch:
-    """Takes calls to adapters. `on_end` gets each call when it has ended; `ending` tells whether
-    it is the server's end that cancels calls."""
+    """Takes calls to adapters.
+
+    sinks: each gets a call once, when it has ended; they neither wait nor raise. ending: whether
+    it is the server's end that cancels calls. attempts: how many one call has in all.
+    """
 
     def __init__(
         self,
         router: Router,
-        on_end: Callable[[Call], None],
+        sinks: Sequence[Sink],
+        *,
         ending: Callable[[], bool] = lambda: False,
+        admission: Admission | None = None,
+        budget: RetryBudget | None = None,
+        limiter: Limiter | None = None,
+        attempts: int = 2,
     ) -> None:
         self.router = router
-        self._on_end = on_end
+        self.admission = admission or Admission(router.random, router.clock)
+        self.budget = budget or RetryBudget(0.2, router.clock)
+        self.limiter = limiter
+        self.attempts = attempts
+        self._sinks = sinks
         self._ending = ending
 
     async def unary(
         self, type: str, request: Body, call: Call, operation: Callable[[Any], Unary]
     ) -> Body:
         """One answer; `operation` takes the adapter's method. Raises errors.TetradError."""
-        with self.accounted(call):
-            route = self._choose(type, request, call)
-            with route.lease():
-                async with call.limit(route.adapter.endpoint.timeouts.total, "total"):
-                    return await operation(route.adapter)(request, call)
+        with self.accounted(call, request):
+            attempts = await self._begin(type, request, call)
+            while True:
+                with await attempts.next() as attempt:
+                    adapter = attempt.route.adapter
+                    async with call.limit(adapter.endpoint.timeouts.total, "total"):
+                        answer = await operation(adapter)(request, call)
+                    attempt.answered()
+                    call.first_at = time.monotonic()
+                    call.chunks = 1
+                    estimate.delivered(call, answer)
+                    return answer
 
     async def streamed(
         self, type: str, request: Body, call: Call, operation: Callable[[Any], Stream]
     ) -> AsyncGenerator[list[Body], None]:
         """A stream in batches; leaving it closes the upstream's. Raises errors.TetradError.
 
-        Its time limit is the one that the caller has entered around it, see `Call.tighten`.
+        Its time limit is the one that the caller has entered around it, see `Call.tighten`. While
+        another provider could still take over, what says nothing yet is held back.
         """
-        with self.accounted(call):
-            route = self._choose(type, request, call)
-            stream = cast(AsyncGenerator[list[Body], None], operation(route.adapter)(request, call))
-            call.tighten(route.adapter.endpoint.timeouts.stream_total, "total")
-            with route.lease():
-                async with aclosing(stream) as batches:
-                    async for batch in batches:
-                        yield batch
+        with self.accounted(call, request):
+            attempts = await self._begin(type, request, call)
+            while True:
+                with await attempts.next() as attempt:
+                    adapter = attempt.route.adapter
+                    stream = cast(
+                        AsyncGenerator[list[Body], None], operation(adapter)(request, call)
+                    )
+                    call.tighten(adapter.endpoint.timeouts.stream_total, "total")
+                    held: list[Body] | None = [] if attempts.more else None
+                    async with aclosing(stream) as batches:
+                        async for batch in batches:
+                            if not call.chunks:
+                                call.first_at = time.monotonic()
+                                attempt.answered()
+                            call.chunks += len(batch)
+                            if held is not None:
+                                held += batch
+                                if all(map(estimate.says_nothing, batch)):
+                                    continue
+                                batch, held = held, None
+                            attempt.delivered = True
+                            estimate.delivered(call, *batch)
+                            yield batch
+                    if held:
+                        yield held
+                    return
 
     @contextmanager
-    def accounted(self, call: Call) -> Iterator[None]:
+    def accounted(self, call: Call, request: Body | None = None) -> Iterator[None]:
         """Closes the call's record with its outcome: OK, the status's name, or CANCELLED."""
         outcome = "OK"
         try:
             yield
         except TetradError as error:
             outcome = error.grpc_code
+            call.error = error.reason
             raise
         except (asyncio.CancelledError, GeneratorExit):
             if call.expired:
@@ -82,20 +135,38 @@ class Dispatch:
             outcome = "INTERNAL"
             raise
         finally:
-            if call.usage.close(outcome):
-                self._on_end(call)
+            if not call.usage.outcome and request is not None:
+                estimate.complete(call, request, outcome)
+            self.ended(call, outcome)
 
-    def _choose(self, type: str, request: Body, call: Call) -> Route:
-        """The route for a request; the caller learns of it from the headers."""
+    def ended(self, call: Call, outcome: str) -> None:
+        """The call has ended; nothing happens if that was told before."""
+        if call.usage.close(outcome):
+            call.ended_at = time.monotonic()
+            for sink in self._sinks:
+                sink(call)
+
+    async def _begin(self, type: str, request: Body, call: Call) -> Attempts:
+        """The attempts of a request at its model; the caller learns of it from the headers."""
+        call.type = type
         named = request.get("model")
         name = named if isinstance(named, str) else None
         model = self.router.table.resolve(type, name, call.principal)
-        key = _prefix(request) if model.strategy == "prefix_affinity" else b""
-        route = model.route(self.router.random, key)
         call.model = model.name
+        call.prices = model.cost_prompt_tokens, model.cost_completion_tokens
         call.out["x-tetrad-model"] = model.name
-        call.out["x-tetrad-endpoint"] = route.name
-        return route
+        if self.limiter is not None:
+            await self.limiter.admit(call)
+        key = _prefix(request) if model.strategy == "prefix_affinity" else b""
+        return Attempts(
+            self.admission,
+            self.budget,
+            model,
+            call,
+            most=self.attempts,
+            repeatable=lambda: request.upload is None or request.upload.is_whole,
+            key=key,
+        )
 
 
 def _prefix(request: Body) -> bytes:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from functools import partial
 from typing import Any
+
+import numpy as np
 
 from services import codec, errors
 from services.body import Body
@@ -19,6 +22,9 @@ IN_FLIGHT = 32
 
 ErrorStatus = Callable[[errors.TetradError, str], bytes]
 """An error and the call's id to the bytes of a google.rpc.Status."""
+
+_OTHER_DTYPES = ("embed_dtype", "output_dtype", "endianness")
+"""Members by which a caller asks for other numbers than little-endian float32."""
 
 _log = logging.getLogger("tetrad")
 
@@ -38,7 +44,26 @@ class EmbedService:
                 param="input",
                 violations=(errors.Violation("input", "required, but absent"),),
             )
-        return await self._dispatch.unary(TYPE, request, call, lambda adapter: adapter.embed)
+        return await self._dispatch.unary(
+            TYPE, request, call, lambda adapter: partial(self._embed, adapter)
+        )
+
+    async def _embed(self, adapter: Any, request: Body, call: Call) -> Body:
+        """One attempt. Raises WrongDimension if its vectors are not as long as other providers'."""
+        answer: Body = await adapter.embed(request, call)
+        dimension = None if request.get("dimensions") else _dimension(answer, request)
+        if dimension is None:
+            return answer
+        model = self._dispatch.router.table.resolve(TYPE, call.model, call.principal)
+        other = model.other_dimension(adapter, dimension)
+        if other is not None:
+            raise errors.WrongDimension(
+                f"{adapter.endpoint.name} answers vectors of {dimension} dimensions, another "
+                f"provider of `{model.name}` answers {other}",
+                metadata={"dimension": str(dimension), "expected": str(other)},
+                reached=True,
+            )
+        return answer
 
     async def bulk_embed(
         self, requests: AsyncIterator[Body], call: Call
@@ -47,6 +72,7 @@ class EmbedService:
 
         An item that fails is answered with its status. A duplicate open id ends the stream.
         """
+        call.usage.close("OK")  # it has no record: its items have theirs
         bulk = _Bulk(self, call, self._error_status)
         reader = asyncio.create_task(bulk.read(requests))
         try:
@@ -55,6 +81,22 @@ class EmbedService:
             await reader
         finally:
             await bulk.cancel(reader)
+
+
+def _dimension(answer: Body, request: Body) -> int | None:
+    """The length of an answer's first vector; None where it is not one of plain numbers."""
+    data = answer.get("data")
+    first = data[0] if isinstance(data, list) and data else None
+    vector = first.get("embedding") if isinstance(first, dict) else None
+    if isinstance(vector, np.ndarray):
+        return vector.size or None
+    if isinstance(vector, list):
+        return len(vector) if vector and isinstance(vector[0], int | float) else None
+    if not isinstance(vector, codec.Packed) or request.get("encoding_format") != "base64":
+        return None
+    if any(request.get(name) for name in _OTHER_DTYPES):
+        return None
+    return len(vector.data) // codec.FLOAT32.itemsize
 
 
 class _Bulk:

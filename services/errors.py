@@ -30,6 +30,7 @@ This module must not know grpc, nor either face.
 # │   ├── UpstreamUnavailable        no connection, 503 and other 5xx, none healthy
 # │   ├── UpstreamTruncated          its answer broke off
 # │   └── UpstreamProtocol           its answer cannot be read
+# │       └── WrongDimension             its vectors are not as long as the model's others
 # ├── DeadlineExceeded           one of the time limits struck
 # ├── Conflict                   409
 # ├── Cancelled                  the caller went away
@@ -244,6 +245,10 @@ class UpstreamProtocol(UpstreamError):
     says = "the upstream's answer cannot be read"
 
 
+class WrongDimension(UpstreamProtocol):
+    """A provider's vectors have another dimension than those of the model's other providers."""
+
+
 class DeadlineExceeded(TetradError):
     """A time limit struck. `which` of them (a key of LIMITS_SAY) is in metadata; `seconds` too."""
 
@@ -293,7 +298,7 @@ def _classes(base: type[TetradError]) -> list[type[TetradError]]:
 
 
 CLASSES: Final[Mapping[Reason, type[TetradError]]] = MappingProxyType(
-    {each.reason: each for each in _classes(TetradError) if hasattr(each, "reason")}
+    {each.reason: each for each in _classes(TetradError) if "reason" in vars(each)}
 )
 """The one class of every reason."""
 

@@ -22,17 +22,18 @@ class InFlight:
         self.draining = False
         self.ending = False
         self._tasks: set[asyncio.Task[object]] = set()
-        self._limit = limit
+        self.limit = limit
         self._idle = asyncio.Event()
         self._idle.set()
 
     def __enter__(self) -> InFlight:
         if self.draining:
             raise errors.Draining
-        if self._limit is not None and self.count >= self._limit:
+        if self.limit is not None and self.count >= self.limit:
             raise errors.Overloaded(
-                f"{self.count} calls are in work, as many as limits.max_in_flight allows",
-                metadata={"limit": str(self._limit)},
+                f"{self.count} calls are in work or wait, as many as limits.max_in_flight and "
+                "limits.max_queue allow",
+                metadata={"limit": str(self.limit)},
                 retry_after=1.0,
             )
         self.count += 1

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 CHUNK = 256 * 1024
+
+
+def _nothing() -> Mapping[str, Any]:
+    return {}
 
 
 @dataclass(slots=True)
 class Upload:
     """A file: its name, media type, size in bytes if known, and its content.
 
-    `again` tells whether `chunks` may be called a second time, for another attempt.
+    again: whether `chunks` may be called a second time, for another attempt. after: the members of
+    the request that came behind the file; to be asked once `chunks` has come to its end.
     """
 
     filename: str
@@ -20,6 +26,13 @@ class Upload:
     size: int | None
     again: bool
     _open: Callable[[], AsyncIterator[bytes]]
+    after: Callable[[], Mapping[str, Any]] = _nothing
+    _begun: bool = False
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of it can still be read: it can be read again, or nobody has begun to."""
+        return self.again or not self._begun
 
     @classmethod
     def of(cls, data: bytes, filename: str = "", media_type: str = "") -> Upload:
@@ -38,9 +51,10 @@ class Upload:
         filename: str = "",
         media_type: str = "",
         size: int | None = None,
+        after: Callable[[], Mapping[str, Any]] = _nothing,
     ) -> Upload:
         """A file that is still arriving; it can be read once."""
-        return cls(filename, media_type, size, False, lambda: content)
+        return cls(filename, media_type, size, False, lambda: content, after)
 
     @classmethod
     def spooled(
@@ -55,4 +69,5 @@ class Upload:
 
     def chunks(self) -> AsyncIterator[bytes]:
         """The content, piece by piece."""
+        self._begun = True
         return self._open()

@@ -6,18 +6,22 @@ A record is filled while the call runs and closed exactly once, whatever the cal
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
+
+_MOST = 2**53
 
 
 @dataclass(slots=True)
 class UsageRecord:
-    """Usage of one call. `source` is "upstream" where the upstream told it, else "none"."""
+    """Usage of one call. `source` is "upstream" where the upstream told it, "estimated" where it
+    did not and text went by, else "none". characters: of the answer's text, for estimates."""
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     total_tokens: int | None = None
     audio_seconds: float | None = None
     documents: int | None = None
+    characters: int = 0
     source: str = "none"
     outcome: str = ""
 
@@ -29,13 +33,13 @@ class UsageRecord:
         self._take("completion_tokens", usage, "completion_tokens", "output_tokens")
         self._take("total_tokens", usage, "total_tokens")
         seconds = usage.get("seconds")
-        if isinstance(seconds, (int, float)) and not isinstance(seconds, bool):
+        if _is_figure(seconds):
             self.audio_seconds, self.source = float(seconds), "upstream"
 
     def _take(self, name: str, usage: dict[str, Any], *members: str) -> None:
         for member in members:
             value = usage.get(member)
-            if isinstance(value, int) and not isinstance(value, bool):
+            if isinstance(value, int) and _is_figure(value):
                 setattr(self, name, value)
                 self.source = "upstream"
 
@@ -45,3 +49,8 @@ class UsageRecord:
             return False
         self.outcome = outcome
         return True
+
+
+def _is_figure(value: Any) -> TypeGuard[int | float]:
+    """A number that can be meant; another would spoil every sum that it enters for ever."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _MOST

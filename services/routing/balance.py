@@ -1,6 +1,7 @@
 """Picks one route of a model's, by its strategy.
 
-Pure: randomness, the turn and the key are arguments. Knows nothing of calls or upstreams.
+Pure: randomness, the turn and the key are arguments. Knows nothing of calls or upstreams. It runs
+for every call, so the strategies build no lists and look at each route once.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from random import Random
 from types import MappingProxyType
 from typing import Final, Protocol, TypeVar
@@ -26,7 +28,15 @@ class Choice(Protocol):
 
     @property
     def in_flight(self) -> int:
-        """Calls in work."""
+        """Calls of ours in work."""
+
+    @property
+    def upstream_load(self) -> float | None:
+        """Calls that run and wait there, whoever's they are; None if it does not tell."""
+
+    @property
+    def latency(self) -> float:
+        """Smoothed seconds to an answer, 0 while unknown."""
 
 
 C = TypeVar("C", bound=Choice)
@@ -38,48 +48,103 @@ _BOUND = 1.25
 _FEW = 4
 """So many calls at once are never too many: with few calls, shares say nothing."""
 
+_ANYWAY = 1 / 64
+"""Share of the calls that go to the worse of two, so that a route that was slow once is measured
+again: its latency is known from calls alone."""
 
-def _load(choice: Choice) -> float:
-    return (choice.in_flight + 1) / choice.weight
+_64 = 2**64 - 1
 
 
 def _shuffle(choices: Sequence[C], random: Random, turn: int, key: bytes) -> C:
-    return random.choices(choices, [choice.weight for choice in choices])[0]
+    return _at(choices, random.random())
 
 
 def _round_robin(choices: Sequence[C], random: Random, turn: int, key: bytes) -> C:
-    if len({choice.weight for choice in choices}) == 1:
-        return choices[turn % len(choices)]
-    # Multiples of the golden ratio visit every share of the whole evenly.
-    point = turn * _GOLDEN % 1 * sum(choice.weight for choice in choices)
+    weight = choices[0].weight
     for choice in choices:
-        point -= choice.weight
-        if point < 0:
+        if choice.weight != weight:
+            # Multiples of the golden ratio visit every share of the whole evenly.
+            return _at(choices, turn * _GOLDEN % 1)
+    return choices[turn % len(choices)]
+
+
+def _at(choices: Sequence[C], point: float) -> C:
+    """The choice at that point of their weights laid end to end; the whole is 1 long."""
+    left = 0.0
+    for choice in choices:
+        left += choice.weight
+    left *= point
+    for choice in choices:
+        left -= choice.weight
+        if left < 0:
             return choice
     return choices[-1]
 
 
 def _least_busy(choices: Sequence[C], random: Random, turn: int, key: bytes) -> C:
-    least = min(map(_load, choices))
-    return random.choice([choice for choice in choices if _load(choice) == least])
+    best = choices[0]
+    least, equal = math.inf, 1
+    for choice in choices:
+        load: float = choice.in_flight
+        told = choice.upstream_load
+        if told is not None and told > load:
+            load = told
+        load = (load + 1) / choice.weight
+        if load < least:
+            best, least, equal = choice, load, 1
+        elif load == least:
+            equal += 1  # the k-th of equals wins with 1/k: all come out with the same chance
+            if random.random() * equal < 1:
+                best = choice
+    return best
 
 
 def _power_of_two(choices: Sequence[C], random: Random, turn: int, key: bytes) -> C:
-    pair = random.sample(range(len(choices)), min(2, len(choices)))
-    return min((choices[index] for index in pair), key=_load)
+    count = len(choices)
+    index = int(random.random() * count)
+    other = int(random.random() * (count - 1))
+    one, two = choices[index], choices[other + (other >= index)]
+    if random.random() < _ANYWAY:
+        return one
+    first, second = one.latency, two.latency
+    if not first or not second:
+        # Unknown ones are tried with one call at a time; more than that is judged by load alone.
+        if not first and not one.in_flight:
+            return one
+        if not second and not two.in_flight:
+            return two
+        first = second = 1.0
+    mine = (one.in_flight + 1) * first / one.weight
+    return one if mine <= (two.in_flight + 1) * second / two.weight else two
 
 
 def _prefix_affinity(choices: Sequence[C], random: Random, turn: int, key: bytes) -> C:
     # Weighted rendezvous hashing: when one of n leaves, only its own keys move.
-    def score(choice: C) -> float:
-        digest = hashlib.blake2b(choice.name.encode() + b"\0" + key, digest_size=8).digest()
-        point = (int.from_bytes(digest, "big") + 1) / (2**64 + 1)
-        return -choice.weight / math.log(point)
+    calls, weights = 1, 0.0
+    for choice in choices:
+        calls += choice.in_flight
+        weights += choice.weight
+    each = _BOUND * calls / weights
+    point = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big")
+    home = calm = choices[0]
+    best = best_calm = -1.0
+    for choice in choices:
+        # The key is mixed with each name's own number: far cheaper than a digest per route.
+        mixed = ((point ^ _seed(choice.name)) * 0x9E3779B97F4A7C15) & _64
+        mixed = ((mixed ^ (mixed >> 32)) * 0xD6E8FEB86659FD93) & _64
+        score = choice.weight / -math.log(((mixed >> 11) + 0.5) * 2**-53)
+        if score > best:
+            home, best = choice, score
+        if score > best_calm:
+            busy = choice.in_flight
+            if busy < _FEW or busy < each * choice.weight:
+                calm, best_calm = choice, score
+    return calm if best_calm >= 0 else home
 
-    calls = 1 + sum(choice.in_flight for choice in choices)
-    each = _BOUND * calls / sum(choice.weight for choice in choices)
-    calm = [c for c in choices if c.in_flight < max(_FEW, math.ceil(each * c.weight))]
-    return max(calm or choices, key=score)
+
+@lru_cache(maxsize=4096)
+def _seed(name: str) -> int:
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big")
 
 
 Strategy = Callable[[Sequence[C], Random, int, bytes], C]

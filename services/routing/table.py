@@ -1,24 +1,38 @@
-"""The table of models: a name or alias leads to a model, a model to one route to an upstream.
+"""The table of models: a name or alias leads to a model, a model to its routes to upstreams.
 
-Built once per configuration and swapped whole. It is handed adapters and never looks into one.
+Built once per configuration and swapped whole; a route that both have keeps its state. It is
+handed adapters and never looks into one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any
+from typing import Any, Final
 
 from services import errors
 from services.auth import Principal
 from services.routing.balance import pick
+from services.routing.breaker import Breaker
+
+LAST_RESORT: Final = 5
+"""So many calls at once still go to a provider whose breaker is open, if the model has no other:
+the last one is never cut off altogether, nor can it hold many calls that are likely to fail."""
+
+_SMOOTHING = 0.2
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Route:
-    """One provider of a model. `ready` is what the last probe said."""
+    """One provider of a model.
+
+    ready: what the last probe said; a connection that failed takes it back. dimension: of the
+    vectors it answered last. upstream_load: calls
+    running and waiting there by its own metrics, None if unknown. latency: smoothed seconds to its
+    first answer, 0 while unknown. paused_until: time.monotonic() until which it asked for peace.
+    """
 
     name: str
     adapter: Any
@@ -27,25 +41,33 @@ class Route:
     max_concurrency: int | None = None
     ready: bool = False
     in_flight: int = 0
+    dimension: int | None = None
+    upstream_load: float | None = None
+    latency: float = 0.0
+    paused_until: float = 0.0
+    breaker: Breaker = field(default_factory=lambda: Breaker(5, 10.0, time.monotonic))
 
     @property
     def is_free(self) -> bool:
         """Whether it may take one more call."""
         return self.max_concurrency is None or self.in_flight < self.max_concurrency
 
-    @contextmanager
-    def lease(self) -> Iterator[Route]:
-        """Counts one call in flight."""
-        self.in_flight += 1
-        try:
-            yield self
-        finally:
-            self.in_flight -= 1
+    def is_healthy(self, now: float) -> bool:
+        """Whether calls are sent there as a matter of course."""
+        return self.ready and self.paused_until <= now and self.breaker.allows()
+
+    def answered(self, seconds: float) -> None:
+        """Its first answer to a call came after `seconds`."""
+        self.latency += (seconds - self.latency) * (_SMOOTHING if self.latency else 1.0)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class RoutedModel:
-    """A model as callers see it, and the routes that lead to it."""
+    """A model as callers see it, and the routes that lead to it.
+
+    in_flight: calls at its providers. max_in_flight, max_queue: its own bounds beside the
+    gateway's, None for none. service_time: smoothed seconds that a call takes, 0 while unknown.
+    """
 
     name: str
     type: str
@@ -59,6 +81,11 @@ class RoutedModel:
     cost_completion_tokens: float = 0.0
     max_context_length: int | None = None
     dimension: int | None = None
+    max_batch: int | None = None
+    max_in_flight: int | None = None
+    max_queue: int | None = None
+    in_flight: int = 0
+    service_time: float = 0.0
     turn: int = field(default=0, repr=False)
 
     @property
@@ -66,31 +93,85 @@ class RoutedModel:
         """Whether any provider answered its last probe."""
         return any(route.ready for route in self.routes)
 
-    def route(self, random: Random, key: bytes = b"") -> Route:
-        """The route for one call.
+    def route(
+        self,
+        random: Random,
+        key: bytes = b"",
+        tried: Collection[Route] = (),
+        now: float | None = None,
+    ) -> Route | None:
+        """The route for one attempt, None if all that could take it are at their limit.
 
-        Only ready ones, if there are any, low priority first. While none is ready all are tried,
-        since probes lag behind. Raises errors.Overloaded if all of them are at their limit.
+        Healthy ones not `tried` before, low priority first. While none is healthy, a first attempt
+        goes to what is left, since probes lag behind and the last resort is never given up.
+        Raises errors.UpstreamUnavailable if there is nothing left, or no route is untried.
         """
-        known = [route for route in self.routes if route.ready] or self.routes
+        if now is None:
+            now = time.monotonic()
+        left = self.routes
+        if tried:
+            left = [route for route in left if route not in tried]
+        known = [route for route in left if route.is_healthy(now)]
+        if not known:
+            known = [] if tried else self._last_resort()
         free = [route for route in known if route.is_free]
         if not free:
-            raise errors.Overloaded(
-                f"all providers of `{self.name}` are at their max_concurrency",
-                metadata={"model": self.name},
-                retry_after=1.0,
-            )
+            if not known:
+                raise self._unavailable()
+            return None
+        if len(free) == 1:
+            return free[0]
         best = min(route.priority for route in free)
         group = [route for route in free if route.priority == best]
         self.turn += 1
         return pick(self.strategy, group, random, self.turn - 1, key)
 
+    def _last_resort(self) -> list[Route]:
+        """What is tried while nothing is healthy: closed breakers first, then a few calls each."""
+        closed = [route for route in self.routes if route.breaker.allows()]
+        return closed or [route for route in self.routes if route.in_flight < LAST_RESORT]
+
+    def _unavailable(self) -> errors.UpstreamUnavailable:
+        waits = [route.breaker.retry_in for route in self.routes]
+        return errors.UpstreamUnavailable(
+            f"no provider of `{self.name}` is healthy: all of them failed lately",
+            metadata={"model": self.name},
+            retry_after=max(1.0, min(waits, default=1.0)),
+        )
+
+    def other_dimension(self, adapter: object, dimension: int) -> int | None:
+        """What another route's vectors have, if not `dimension`; else `adapter`'s is noted."""
+        for route in self.routes:
+            if route.adapter is not adapter and route.dimension not in (None, dimension):
+                return route.dimension
+        for route in self.routes:
+            if route.adapter is adapter:
+                route.dimension = self.dimension = dimension
+        return None
+
+    @property
+    def slots(self) -> int | None:
+        """Calls that its providers take at once, None if one has no limit."""
+        total = 0
+        for route in self.routes:
+            if route.max_concurrency is None:
+                return None
+            total += route.max_concurrency
+        return total
+
+    def served(self, seconds: float) -> None:
+        """A call held a route for `seconds`."""
+        self.service_time += (seconds - self.service_time) * (
+            _SMOOTHING if self.service_time else 1.0
+        )
+
 
 class Table:
-    """All models of a configuration."""
+    """All models of a configuration; `generation` counts configurations taken, from 1."""
 
-    def __init__(self, models: Iterable[RoutedModel]) -> None:
+    def __init__(self, models: Iterable[RoutedModel], generation: int = 1) -> None:
         self.models = sorted(models, key=lambda model: model.name)
+        self.generation = generation
         self._by_name: dict[str, RoutedModel] = {}
         for model in self.models:
             for name in (model.name, *model.aliases):
@@ -109,6 +190,11 @@ class Table:
         ):
             raise errors.ModelForbidden.named(name)
         return model
+
+    def prices(self, name: str) -> tuple[float, float] | None:
+        """What a million tokens of prompt and of completion cost; None for no such model."""
+        model = self._by_name.get(name)
+        return None if model is None else (model.cost_prompt_tokens, model.cost_completion_tokens)
 
     def visible(self, principal: Principal) -> list[RoutedModel]:
         """The models that the caller may use, by name."""
@@ -149,6 +235,9 @@ class Table:
 class Router:
     """The table in use. A reload puts another one in its place; calls under way keep theirs."""
 
-    def __init__(self, table: Table, random: Random) -> None:
+    def __init__(
+        self, table: Table, random: Random, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.table = table
         self.random = random
+        self.clock = clock

@@ -226,7 +226,7 @@ def _settings() -> bind.Settings:
 
 def _services() -> dict[str, object]:
     nothing: Any = None
-    dispatch = Dispatch(nothing, lambda call: None)
+    dispatch = Dispatch(nothing, [])
     router: Router = nothing
     return {
         "tetrad.v1.ChatService": ChatService(dispatch),

@@ -132,7 +132,7 @@ async def serving(
     routes = router(adapter, *models)
     in_flight = InFlight(max_in_flight)
     ended: list[Call] = []
-    dispatch = Dispatch(routes, ended.append)
+    dispatch = Dispatch(routes, [ended.append])
     services: dict[str, object] = {
         "tetrad.v1.ChatService": ChatService(dispatch),
         "tetrad.v1.EmbedService": EmbedService(dispatch, error_status),

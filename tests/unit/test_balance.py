@@ -21,6 +21,8 @@ class One:
     name: str
     weight: float = 1.0
     in_flight: int = 0
+    upstream_load: float | None = None
+    latency: float = 0.0
 
 
 def dice(seed: int = 1) -> Random:

@@ -44,7 +44,7 @@ class Bench:
     def __init__(self, adapter: FakeAdapter, *models: RoutedModel) -> None:
         self.ended: list[Call] = []
         self.router: Router = router(adapter, *models)
-        self.dispatch = Dispatch(self.router, self.ended.append)
+        self.dispatch = Dispatch(self.router, [self.ended.append])
         self.chat = ChatService(self.dispatch)
 
     @property

@@ -8,7 +8,7 @@ import pytest
 
 from services import errors
 from services.auth import ANONYMOUS, Principal
-from services.routing.table import Route, RoutedModel, Table
+from services.routing.table import LAST_RESORT, Route, RoutedModel, Table
 
 CHAT, EMBED, RERANK = "text-generation", "text-embeddings-inference", "text-classification"
 
@@ -27,7 +27,8 @@ def model(name: str, type: str = CHAT, *routes: Route, **more: object) -> Routed
 
 def chosen(this: RoutedModel, turns: int = 60) -> set[str]:
     random = dice(5)
-    return {this.route(random, f"{turn}".encode()).name for turn in range(turns)}
+    picked = [this.route(random, f"{turn}".encode()) for turn in range(turns)]
+    return {one.name for one in picked if one is not None}
 
 
 TABLE = Table(
@@ -125,8 +126,9 @@ def test_the_lowest_priority_goes_first() -> None:
 def test_a_full_group_passes_on_to_the_next_priority() -> None:
     first, second = route("a", max_concurrency=1), route("b", priority=1)
     this = model("m", CHAT, first, second)
-    with first.lease():
-        assert chosen(this) == {"b"}
+    first.in_flight = 1
+    assert chosen(this) == {"b"}
+    first.in_flight = 0
     assert chosen(this) == {"a"}
 
 
@@ -146,45 +148,64 @@ def test_while_no_route_is_ready_all_are_tried() -> None:
 
 
 def test_a_full_route_does_not_send_calls_to_a_dead_one() -> None:
-    """G15: what is overloaded says so at once."""
+    """G15."""
     up, down = route("up", max_concurrency=1), route("down")
     down.ready = False
     this = model("m", CHAT, up, down)
-    with up.lease(), pytest.raises(errors.Overloaded):
-        this.route(dice())
+    up.in_flight = 1
+    assert this.route(dice()) is None
+    up.in_flight = 0
     assert this.route(dice()) is up
 
 
-def test_routes_at_their_limit_make_the_model_overloaded() -> None:
+def test_routes_at_their_limit_take_nothing() -> None:
     """G15."""
     first, second = route("a", max_concurrency=2), route("b", max_concurrency=1)
     this = model("m", CHAT, first, second)
-    with first.lease(), first.lease(), second.lease():
-        with pytest.raises(errors.Overloaded, match="all providers of `m`") as caught:
-            this.route(dice())
-        assert caught.value.wait == 1.0
-        assert caught.value.metadata == {"model": "m"}
-    assert chosen(this) == {"a", "b"}
+    first.in_flight, second.in_flight = 2, 1
+    assert this.route(dice()) is None
+    assert this.slots == 3
+    first.in_flight = 1
+    assert this.route(dice()) is first
+    second.max_concurrency = None
+    assert this.slots is None
 
 
-def test_no_concurrency_allows_none() -> None:
-    with pytest.raises(errors.Overloaded):
-        model("m", CHAT, route("a", max_concurrency=0)).route(dice())
+def test_a_paused_or_broken_route_is_left_out() -> None:
+    """G19: Retry-After is obeyed."""
+    calm, paused, broken = route("a"), route("b"), route("c")
+    paused.paused_until = 100.0
+    for _ in range(5):
+        broken.breaker.failed(broken.breaker.begin())
+    this = model("m", CHAT, calm, paused, broken)
+    assert {this.route(dice(n), now=99.0).name for n in range(20)} == {"a"}  # type: ignore[union-attr]
+    assert {this.route(dice(n), now=100.0).name for n in range(20)} == {"a", "b"}  # type: ignore[union-attr]
 
 
-def test_a_lease_ends_however_its_call_ends() -> None:
-    """G13."""
-    this = route("a")
+def test_the_last_provider_of_a_model_is_never_cut_off_altogether() -> None:
+    """A few calls still go there, the others are refused at once."""
+    only = route("a")
+    for _ in range(5):
+        only.breaker.failed(only.breaker.begin())
+    assert not only.breaker.allows()
+    this = model("m", CHAT, only)
+    only.in_flight = LAST_RESORT - 1
+    assert this.route(dice()) is only
+    only.in_flight = LAST_RESORT
+    with pytest.raises(errors.UpstreamUnavailable, match="no provider of `m` is healthy") as caught:
+        this.route(dice())
+    assert 1.0 <= (caught.value.wait or 0) <= 10.0
+    assert caught.value.retryable_by_client
 
-    def call(error: type[BaseException]) -> None:
-        with this.lease():
-            assert this.in_flight == 1
-            raise error
 
-    for error in (ValueError, GeneratorExit, KeyboardInterrupt):
-        with pytest.raises(error):
-            call(error)
-    assert this.in_flight == 0
+def test_a_further_attempt_goes_to_a_healthy_provider_not_tried_before() -> None:
+    """G18."""
+    first, second, third = route("a"), route("b"), route("c")
+    third.ready = False
+    this = model("m", CHAT, first, second, third)
+    assert this.route(dice(), tried=[first]) is second
+    with pytest.raises(errors.UpstreamUnavailable):
+        this.route(dice(), tried=[first, second])
 
 
 @pytest.mark.parametrize("strategy", ["round_robin", "shuffle", "least_busy", "power_of_two"])
@@ -195,4 +216,5 @@ def test_a_group_is_balanced_by_the_model_s_strategy(strategy: str) -> None:
 
 def test_turns_go_on_from_call_to_call() -> None:
     this = model("m", CHAT, route("a"), route("b"), strategy="round_robin")
-    assert [this.route(dice()).name for _ in range(4)] == ["a", "b", "a", "b"]
+    picked = [this.route(dice()) for _ in range(4)]
+    assert [one.name for one in picked if one] == ["a", "b", "a", "b"]
