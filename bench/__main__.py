@@ -16,6 +16,7 @@ from bench.table import Table
 
 SECTIONS: Mapping[str, str] = {
     "codec": "bench.codec",
+    "transport": "bench.transport",
 }
 """By name, in the order in which they run."""
 

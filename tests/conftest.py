@@ -17,7 +17,7 @@ import pytest
 import uvloop
 
 from tests.fakes.upstream import FakeUpstream
-from tests.lib import process
+from tests.lib import adapters, process
 
 DEFAULT_TIMEOUT = 60.0
 
@@ -29,6 +29,14 @@ async def upstream() -> AsyncIterator[FakeUpstream]:
     """A fake upstream without routes, listening."""
     async with FakeUpstream() as fake:
         yield fake
+
+
+@pytest.fixture(params=["own", "httpx"])
+def via(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each of the HTTP clients, for what `tests.lib.adapters` makes."""
+    chosen = str(request.param)
+    monkeypatch.setattr(adapters, "VIA", chosen)
+    return chosen
 
 
 def pytest_configure(config: pytest.Config) -> None:

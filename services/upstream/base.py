@@ -38,7 +38,8 @@ class Endpoint:
     name: shown to callers and in logs, never with a key. url: base without `/v1` and without a
     slash at its end. key: sent as bearer token, "" for none. model: the upstream's name of the
     model, "" leaves the request's. kind: a key of `kinds.KINDS`. headers: sent with every request.
-    pass_out: names of its answers' headers that callers get, lower case.
+    pass_out: names of its answers' headers that callers get, lower case. transport: the HTTP
+    client, "own" or "httpx".
     """
 
     name: str
@@ -49,6 +50,7 @@ class Endpoint:
     timeouts: Timeouts = field(default_factory=Timeouts)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     pass_out: frozenset[str] = frozenset()
+    transport: str = "own"
 
 
 def endpoint_name(kind: str, url: str) -> str:

@@ -153,6 +153,16 @@ class Exchange:
             raise self.unreadable(answer, answer.body)
         return value
 
+    def vectors(self, answer: Answer) -> tuple[dict[str, Any], codec.VectorText | None]:
+        """The object of an embeddings answer, and its text with the vectors cut out if it can be
+        cut. Raises as `object` does."""
+        text = codec.cut(answer.body)
+        if text is None:
+            return self.object(answer), None
+        if errors.error_in_body(text.value):
+            raise self.error(text.value)
+        return text.value, text
+
     def value(self, answer: Answer) -> Any:
         """The JSON value of an answer; raises as `object` does, but for its type."""
         try:
@@ -198,7 +208,9 @@ class Exchange:
         for path in paths:
             headers = {**self._headers, "accept": "*/*"}
             url, timeouts = self.endpoint.url + path, self.endpoint.timeouts
-            async with self._transport.request("OPTIONS", url, headers, b"", timeouts) as response:
+            async with self._transport.request(
+                "OPTIONS", url, headers, b"", timeouts, via=self.endpoint.transport
+            ) as response:
                 if response.status != HTTPStatus.NOT_FOUND:
                     return (path,)
         return paths[:1]
@@ -217,6 +229,7 @@ class Exchange:
             call,
             endpoint=endpoint.name,
             again=payload.again,
+            via=endpoint.transport,
         )
 
     async def _refusal(self, response: Response) -> errors.TetradError:

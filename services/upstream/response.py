@@ -1,17 +1,16 @@
 """The answer to one request: status, headers, and the body as it arrives.
 
-An end in the middle, a reset, silence and wrong framing come out as errors of ours. Only
-`transport` makes these; nothing of httpx is seen from outside.
+An end in the middle, a reset, silence and wrong framing come out as errors of ours. Each transport
+makes its own kind of these; what is inside is not seen from outside.
 """
 
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from typing import Final, Self, cast
-
-import httpx
+from typing import Final, Self
 
 from services import errors
 from services.upstream.base import Timeouts
@@ -22,20 +21,21 @@ _EXCERPT_BYTES = 64 * 1024
 _EXCERPT_SECONDS = 2.0
 
 
-class Response:
+class Response(ABC):
     """An answer from its headers on: `status`, and `headers` with lower-case names."""
 
-    def __init__(self, answer: httpx.Response, endpoint: str, timeouts: Timeouts) -> None:
-        self.status = answer.status_code
-        self.headers = {name.lower(): value for name, value in answer.headers.items()}
-        self._answer = answer
+    __slots__ = ("_broken", "_complete", "_endpoint", "_rest", "_timeouts", "headers", "status")
+
+    def __init__(
+        self, status: int, headers: dict[str, str], endpoint: str, timeouts: Timeouts
+    ) -> None:
+        self.status = status
+        self.headers = headers
         self._endpoint = endpoint
         self._timeouts = timeouts
         self._complete = False
         self._broken = False
         self._rest = 0.0
-        self._stream = cast(httpx.AsyncByteStream, answer.stream)
-        self._pieces = self._stream.__aiter__()
 
     @property
     def released(self) -> bool:
@@ -55,20 +55,10 @@ class Response:
     async def read(self, limit: int = MAX_ANSWER_BYTES) -> bytes:
         """The whole body. Raises UpstreamProtocol beyond `limit` bytes, and as `chunks` does."""
         announced = self.headers.get("content-length", "")
-        pieces: list[bytes] = []
-        size = int(announced) if announced.isdigit() else 0
-        if size <= limit:
-            size = 0
-            async for piece in self.chunks():
-                pieces.append(piece)
-                size += len(piece)
-                if size > limit:
-                    break
-        if size > limit:
-            raise errors.UpstreamProtocol(
-                f"the answer of {self._endpoint} is larger than {limit} bytes", reached=True
-            )
-        return b"".join(pieces)
+        if announced.isdigit() and int(announced) > limit:
+            raise self._too_large(limit)
+        self._as_it_is()
+        return await self._whole(limit)
 
     async def excerpt(self) -> bytes:
         """The body of an error answer, as much as comes within 2 s, at most 64 KiB.
@@ -86,12 +76,7 @@ class Response:
         UpstreamProtocol for framing that is no HTTP and for a content-encoding, which we never
         ask for.
         """
-        encoding = self.headers.get("content-encoding", "identity").strip().lower()
-        if encoding not in ("", "identity"):
-            raise errors.UpstreamProtocol(
-                f"{self._endpoint} answered in {encoding[:40]}, which nobody asked for",
-                reached=True,
-            )
+        self._as_it_is()
         return self
 
     def release(self, rest: float = 1.0) -> None:
@@ -102,43 +87,44 @@ class Response:
     def __aiter__(self) -> Self:
         return self
 
+    @abstractmethod
     async def __anext__(self) -> bytes:
-        try:
-            return await self._pieces.__anext__()
-        except StopAsyncIteration:
-            self._complete = not self._broken
-            raise
-        except httpx.HTTPError as error:
-            self._broken = True
-            raise self._failure(error) from None
-        except BaseException:
-            self._broken = True
-            raise
+        """The next read's bytes."""
 
-    def _failure(self, error: httpx.HTTPError) -> errors.TetradError:
-        if isinstance(error, httpx.ReadTimeout):
-            seconds = self._timeouts.idle
-            return errors.DeadlineExceeded("idle", seconds=seconds, reached=True)
-        if isinstance(error, httpx.NetworkError) or is_end(error):
-            return errors.UpstreamTruncated(
-                f"the answer of {self._endpoint} broke off", reached=True
+    async def _whole(self, limit: int) -> bytes:
+        pieces: list[bytes] = []
+        size = 0
+        async for piece in self:
+            pieces.append(piece)
+            size += len(piece)
+            if size > limit:
+                raise self._too_large(limit)
+        return b"".join(pieces)
+
+    def _as_it_is(self) -> None:
+        encoding = self.headers.get("content-encoding")
+        if encoding is not None and encoding.strip().lower() not in ("", "identity"):
+            raise errors.UpstreamProtocol(
+                f"{self._endpoint} answered in {encoding.strip().lower()[:40]},"
+                " which nobody asked for",
+                reached=True,
             )
+
+    def _too_large(self, limit: int) -> errors.TetradError:
+        return errors.UpstreamProtocol(
+            f"the answer of {self._endpoint} is larger than {limit} bytes", reached=True
+        )
+
+    def _idle(self) -> errors.TetradError:
+        return errors.DeadlineExceeded("idle", seconds=self._timeouts.idle, reached=True)
+
+    def _truncated(self) -> errors.TetradError:
+        return errors.UpstreamTruncated(f"the answer of {self._endpoint} broke off", reached=True)
+
+    def _unframed(self) -> errors.TetradError:
         return errors.UpstreamProtocol(
             f"the answer of {self._endpoint} is not framed as HTTP/1.1", reached=True
         )
-
-    async def close(self) -> None:
-        """Gives the connection back if the body was read to its end, and closes it if not."""
-        if self._rest and not (self._complete or self._broken):
-            await self._drain(self._rest, [])
-        if not self._complete:
-            socket = self._answer.extensions.get("network_stream")
-            if socket is not None:
-                await socket.aclose()
-        await self._stream.aclose()
-        closing = getattr(self._pieces, "aclose", None)
-        if closing is not None:
-            await closing()
 
     async def _drain(self, seconds: float, pieces: list[bytes]) -> None:
         """Reads until the end, for some seconds, 64 KiB at most, or until it breaks off: then the
@@ -151,10 +137,3 @@ class Response:
                     size += len(piece)
                     if size > _EXCERPT_BYTES:
                         return
-
-
-def is_end(error: httpx.HTTPError) -> bool:
-    """Whether it stands for a peer that closed in the middle: httpcore's and h11's own words."""
-    return isinstance(error, httpx.RemoteProtocolError) and str(error).startswith(
-        ("Server disconnected", "peer closed connection")
-    )

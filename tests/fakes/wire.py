@@ -54,17 +54,16 @@ class Wire:
             return
         self._reading = False
         self._loop.remove_reader(self._sock)
-        if hasattr(select, "EPOLLRDHUP") and not (self.gone or self.closed):
-            # A FIN behind unread bytes is not seen by reading, but by this.
-            self._watch = select.epoll()
-            self._watch.register(self._sock, select.EPOLLRDHUP)
-            self._loop.add_reader(self._watch.fileno(), self._lost)
 
     def resume(self) -> None:
         """Reads on after pause()."""
         if self._reading or self.gone or self.closed:
             return
-        self._unwatch()
+        if self._watch is None and hasattr(select, "EPOLLRDHUP"):
+            # A FIN behind unread bytes is not seen by reading, nor is a reset by uvloop's readers.
+            self._watch = select.epoll()
+            self._watch.register(self._sock, select.EPOLLRDHUP)
+            self._loop.add_reader(self._watch.fileno(), self._hung_up)
         self._reading = True
         self._loop.add_reader(self._sock, self._readable)
 
@@ -125,6 +124,12 @@ class Wire:
             return
         self._feed(data)
         self._on_data()
+
+    def _hung_up(self) -> None:
+        while self._reading:
+            self._readable()
+        if not self.closed:
+            self._lost()
 
     def _lost(self) -> None:
         if not self.gone:

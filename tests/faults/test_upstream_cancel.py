@@ -14,7 +14,10 @@ from services.body import Body
 from services.upload import Upload
 from services.upstream import Adapter, Endpoint, Timeouts, Transport, build
 from tests.fakes.upstream import EarlyAnswer, FakeUpstream, HoldBody, Json, Reply, Sse, Stall
+from tests.lib import adapters
 from tests.lib.adapters import a_call, adapter, all_of, chat, sse, transport
+
+pytestmark = pytest.mark.usefixtures("via")
 
 PATIENT = Timeouts(connect=30.0, first_byte=30.0, idle=30.0)
 WITHIN = 0.1
@@ -226,7 +229,8 @@ async def test_many_cancelled_streams_leave_no_socket_and_no_task(upstream: Fake
     stream = sse("chat/openai-usage-stream.sse")
     upstream.on("POST", "/v1/chat/completions", Sse(stream, delay=0.05))
     async with transport() as wire:
-        one = build(Endpoint("fake", upstream.url, "openai", timeouts=PATIENT), wire)
+        end = Endpoint("fake", upstream.url, "openai", timeouts=PATIENT, transport=adapters.VIA)
+        one = build(end, wire)
         before = len(asyncio.all_tasks())
         for turn in range(10):
             tasks = [

@@ -15,6 +15,8 @@ from tests.fakes.upstream import FakeUpstream, Json, Raw, Record
 from tests.lib import recordings
 from tests.lib.adapters import KEY, a_call, adapter, all_of, chat
 
+pytestmark = pytest.mark.usefixtures("via")
+
 EMBED = Body.from_value("EmbedRequest", {"input": "a"})
 NATIVE = Body.from_value("EmbedRequest", {"input": "a", "truncate": True})
 RERANK = Body.from_value("RerankRequest", {"query": "q", "documents": ["a"]})

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 
 import pytest
@@ -26,9 +27,19 @@ from tests.fakes.upstream import (
 )
 from tests.lib.adapters import a_call, adapter, all_of, chat, sse, transport, until_error
 
+pytestmark = pytest.mark.usefixtures("via")
+
 LONG = Timeouts(connect=20.0, first_byte=20.0, idle=20.0)
 SHORT = 0.15
 CHAT = "/v1/chat/completions"
+
+
+@pytest.fixture(autouse=True)
+def in_time() -> Iterator[None]:
+    """No test here waits for a long limit: the one that is to strike is the short one."""
+    begun = time.monotonic()
+    yield
+    assert time.monotonic() - begun < 10
 
 
 def at(which: str) -> Timeouts:

@@ -15,6 +15,8 @@ from tests.fakes.upstream import Cut, FakeUpstream, Json, Raw, Record, Reply, Ss
 from tests.lib import recordings
 from tests.lib.adapters import a_call, adapter, all_of, chat, sse, until_error
 
+pytestmark = pytest.mark.usefixtures("via")
+
 CHAT = "/v1/chat/completions"
 SPEECH = "/v1/audio/transcriptions"
 BROKEN = (errors.UpstreamTruncated, errors.UpstreamProtocol)
@@ -214,6 +216,9 @@ UNREADABLE: dict[str, tuple[Reply, type[errors.TetradError]]] = {
     "an error": (Json(ERROR), errors.UpstreamFailed),
     "an error of the caller": (Json({"error": {"message": "no", "code": 400}}),
                                errors.UpstreamInvalidRequest),
+    "an error beside an answer": (Json({"error": {"message": "no", "code": 400}, "choices": [],
+                                        "data": [], "results": [], "text": ""}),
+                                  errors.UpstreamInvalidRequest),
 }  # fmt: skip
 
 

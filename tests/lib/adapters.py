@@ -17,13 +17,16 @@ from tests.lib import recordings
 
 KEY = "sk-upstream-5f2c9a"
 
+VIA = "own"
+"""The HTTP client of transports and adapters made here; the fixture `via` changes it."""
+
 QUICK = Timeouts(connect=5.0, first_byte=5.0, idle=5.0)
 
 
 @asynccontextmanager
 async def transport() -> AsyncIterator[Transport]:
     """A transport of its own."""
-    one = Transport()
+    one = Transport(via=VIA)
     try:
         yield one
     finally:
@@ -41,7 +44,10 @@ async def adapter(
 ) -> AsyncIterator[Adapter]:
     """An adapter of a kind for a fake upstream."""
     async with transport() as one:
-        yield build(Endpoint("fake", up.url, kind, model, key, timeouts), one)
+        yield build(
+            Endpoint("fake", up.url, kind, model, key, timeouts, transport=VIA),
+            one,
+        )
 
 
 def a_call(method: str = "Chat", *, include_usage: bool = True, **headers: str) -> Call:

@@ -16,6 +16,7 @@ from services.upstream import Timeouts, Transport
 from services.upstream.exchange import Answer
 from tests.fakes.upstream import (
     CloseConnection,
+    Cut,
     EarlyAnswer,
     Echo,
     FakeUpstream,
@@ -28,6 +29,8 @@ from tests.fakes.upstream import (
 )
 from tests.fakes.wire import How
 from tests.lib.adapters import KEY, a_call, transport
+
+pytestmark = pytest.mark.usefixtures("via")
 
 TIMEOUTS = Timeouts(connect=5.0, first_byte=5.0, idle=5.0)
 
@@ -113,6 +116,21 @@ async def test_a_released_answer_that_does_not_end_is_closed(upstream: FakeUpstr
             await anext(response.chunks())
             response.release(0.05)
         await asyncio.wait_for(upstream.requests[0].disconnected.wait(), 2)
+
+
+@pytest.mark.parametrize("how", ["fin", "rst"])
+async def test_a_released_answer_that_has_broken_off_keeps_nobody_waiting(
+    upstream: FakeUpstream, how: How
+) -> None:
+    upstream.on("POST", "/x", Cut(Raw(b"x" * 100), 10, how))
+    async with transport() as one:
+        async with one.request("POST", upstream.url + "/x", {}, b"", TIMEOUTS) as response:
+            await anext(response.chunks())
+            await upstream.until(lambda: upstream.connections.open == 0)
+            await asyncio.sleep(0.05)
+            response.release()
+        await asyncio.wait_for(one.settle(), 2)
+    assert upstream.connections.open == 0
 
 
 async def test_metadata_that_http_cannot_hold_is_left_out(upstream: FakeUpstream) -> None:
