@@ -1,22 +1,35 @@
-"""ModelService: which models there are, and what they can do."""
+"""ModelService: which models there are, what they can do, and what bounds the caller there."""
 
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from services import errors
+from services.auth import Principal
 from services.body import Body
 from services.call import Call
 from services.routing.table import RoutedModel, Router
-from services.upstream.model_types import CAPABILITIES
+from services.upstream.model_types import CAPABILITIES, SPEECH
 
 
 class ModelService:
-    """Lists models. Every method raises errors.TetradError only."""
+    """Lists models. Every method raises errors.TetradError only.
 
-    def __init__(self, router: Router) -> None:
+    rates: a caller's limits by the names `rpm`, `rpd`, `tpm`; None is unlimited.
+    max_upload_bytes: of an audio upload. Both may be replaced at any time.
+    """
+
+    def __init__(
+        self,
+        router: Router,
+        rates: Callable[[Principal], Mapping[str, int | None]] = lambda principal: {},
+        max_upload_bytes: int | None = None,
+    ) -> None:
         self._router = router
+        self.rates = rates
+        self.max_upload_bytes = max_upload_bytes
 
     async def list_models(self, request: Body, call: Call) -> Body:
         """ListModelsRequest to ListModelsResponse, by name; the caller's key decides which."""
@@ -26,7 +39,8 @@ class ModelService:
             models = [model for model in models if model.name > after]
         size = _page_size(request.get("page_size"))
         page = models[:size] if size else models
-        answer: dict[str, Any] = {"object": "list", "data": [describe(model) for model in page]}
+        data = [self._describe(model, call.principal) for model in page]
+        answer: dict[str, Any] = {"object": "list", "data": data}
         if len(page) < len(models):
             answer["next_page_token"] = _token_of(page[-1].name)
         return Body.from_value("ListModelsResponse", answer)
@@ -35,11 +49,20 @@ class ModelService:
         """GetModelRequest to GetModelResponse; aliases count, the answer has the model's name."""
         model = self._router.table.find(request.get("model") or "", call.principal)
         call.model = call.out["x-tetrad-model"] = model.name
-        return Body.from_value("GetModelResponse", {"model": describe(model)})
+        described = self._describe(model, call.principal)
+        return Body.from_value("GetModelResponse", {"model": described})
+
+    def _describe(self, model: RoutedModel, principal: Principal) -> dict[str, Any]:
+        limits = {
+            **self.rates(principal),
+            "max_batch": model.max_batch,
+            "max_upload_bytes": self.max_upload_bytes if model.type == SPEECH else None,
+        }
+        return describe(model, limits)
 
 
-def describe(model: RoutedModel) -> dict[str, Any]:
-    """A model as callers see it: the JSON of the message Model."""
+def describe(model: RoutedModel, limits: Mapping[str, int | None]) -> dict[str, Any]:
+    """A model as callers see it: the JSON of the message Model, and of ModelLimits in it."""
     described = {
         "id": model.name,
         "object": "model",
@@ -55,9 +78,10 @@ def describe(model: RoutedModel) -> dict[str, Any]:
             "completion_tokens": model.cost_completion_tokens,
         },
         "ready": model.ready,
+        "limits": {name: value for name, value in limits.items() if value is not None},
     }
     # An empty list is no field's value on the wire: gRPC callers would find it in `extra`.
-    return {name: value for name, value in described.items() if value is not None and value != []}
+    return {name: value for name, value in described.items() if value not in (None, [], {})}
 
 
 def _page_size(value: Any) -> int:

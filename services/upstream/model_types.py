@@ -31,7 +31,7 @@ CAPABILITIES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 _WORDS: Final[Mapping[str, str]] = MappingProxyType(
     {word: type for type, words in {
         CHAT: "text-generation image-text-to-text chat completion_chat language completion "
-        "generate",
+        "generate llm vlm",
         EMBED: "text-embeddings-inference embedding embeddings embed feature-extraction "
         "sentence-similarity",
         SPEECH: "automatic-speech-recognition transcribe transcription audio_transcription "
@@ -52,6 +52,7 @@ _NAMES: Final = tuple(
         (r"rerank|cross-encoder", RERANK),
         (r"embed|(?<![a-z0-9])e5(?![a-z0-9])|bge|minilm|(?<![a-z])gte(?![a-z])", EMBED),
         (r"(?<![a-z])tts(?![a-z])|dall-e|moderation|gpt-image|(?<![a-z])sora(?![a-z])", ""),
+        (r"stable-?diffusion|(?<![a-z])flux(?![a-z])", ""),
         (r"", CHAT),
     )
 )
@@ -66,11 +67,11 @@ _PATHS: Final = (
 """Routes by which vLLM shows its model's tasks; an embedding model has the last one, too."""
 
 _CONTEXT = (
+    "n_ctx",
     "max_context_length",
     "max_model_len",
     "context_length",
     "context_window",
-    "n_ctx",
     "n_ctx_train",
 )
 _DIMENSION = ("dimension", "dimensions", "embedding_dimension")
@@ -92,6 +93,33 @@ class Found:
     max_context_length: int | None = None
     dimension: int | None = None
     max_batch: int | None = None
+
+
+def is_tei(info: Any) -> bool:
+    """Whether this is TEI's /info."""
+    return isinstance(info, dict) and isinstance(info.get("model_type"), dict)
+
+
+def is_tgi(info: Any) -> bool:
+    """Whether this is the /info of text-generation-inference: one model that writes text."""
+    return (
+        isinstance(info, dict)
+        and isinstance(info.get("model_id"), str)
+        and _count(info, ("max_total_tokens",)) is not None
+    )
+
+
+def from_tgi(info: Mapping[str, Any]) -> Found:
+    """The model of a TGI server by its /info."""
+    name = info["model_id"]
+    return Found(
+        kind="openai",
+        model=name,
+        type=CHAT,
+        owned_by=name.partition("/")[0] if "/" in name else "",
+        capabilities=CAPABILITIES[CHAT],
+        max_context_length=_count(info, ("max_total_tokens",)),
+    )
 
 
 def from_info(info: Mapping[str, Any]) -> Found:
@@ -125,9 +153,9 @@ def from_list(kind: str, told: Mapping[str, Any], offered: frozenset[str]) -> Fo
         return None
     meta = told.get("meta")
     meta = meta if isinstance(meta, dict) else {}
-    dimension = _count(told, _DIMENSION)
-    if dimension is None and type == EMBED:
-        dimension = _count(meta, ("n_embd",))
+    dimension = None
+    if type == EMBED:
+        dimension = _count(told, _DIMENSION) or _count(meta, ("n_embd",))
     context = _count(told, _CONTEXT)
     owner = told.get("owned_by")
     return Found(

@@ -1,29 +1,26 @@
 """Asks a server what it is, which models it has and whether it answers, without spending a token.
 
-Reads lists, versions and health only. What the words in them mean stands in `model_types`. Knows
-no configuration: what an operator wrote wins over what is found here.
+Reads lists, versions and health only. What the words in them mean stands in `model_types`, what
+kinds tell elsewhere in `facts`. Knows no configuration: what an operator wrote wins.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
 
-from services import codec, errors
-from services.upstream import model_types
-from services.upstream.base import Endpoint, Timeouts, endpoint_name
-from services.upstream.model_types import CAPABILITIES, Found
+from services import errors
+from services.upstream import facts, model_types
+from services.upstream.asked import Asked, Told
+from services.upstream.base import Endpoint
+from services.upstream.model_types import CAPABILITIES, SPEECH, Found
 from services.upstream.transport import Transport
 
-TIMEOUTS: Final = Timeouts(connect=3.0, first_byte=5.0, idle=5.0)
+MODELS, INFO, HEALTH, OLLAMA = "/v1/models", "/info", "/health", "/api/version"
 
-MODELS, INFO, OPENAPI = "/v1/models", "/info", "/openapi.json"
-OLLAMA, SHOW = "/api/version", "/api/show"
-
-_LIMIT = 16 * 1024 * 1024
 _OWNERS = {
     "vllm": "vllm",
     "llamacpp": "llamacpp",
@@ -33,24 +30,23 @@ _OWNERS = {
 }
 """Kinds by what their lists print as `owned_by`."""
 
-_HEALTH = {
-    "tei": "/health",
-    "vllm": "/health",
-    "llamacpp": "/health",
-    "whisper": "/health",
-    "whispercpp": "/health",
+_HEALTH: Final = {
+    "tei": HEALTH,
+    "vllm": HEALTH,
+    "llamacpp": HEALTH,
+    "whisper": HEALTH,
+    "whispercpp": HEALTH,
     "ollama": OLLAMA,
 }
 """Where a kind tells whether it is well; the others are asked for their models."""
 
+_NAMELESS: Final = frozenset({"tei", "llamacpp"})
+"""Kinds that serve one model whatever a request calls it."""
+
 _REFUSED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
-
-_ASR = "automatic-speech-recognition"
-_WHISPER_CPP = Found("whispercpp", "whisper", _ASR, capabilities=CAPABILITIES[_ASR])
-"""It does not tell which model it has loaded, and reads no name."""
-
-_MOST_SHOWN = 64
+_UNTOLD = "whisper"
+"""The name for the model of a server that tells none, and reads none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,109 +56,93 @@ class Recognised:
     kind: str
     models: tuple[Found, ...]
 
-
-@dataclass(frozen=True, slots=True)
-class _Told:
-    """One answer to a GET: `value` is its JSON, None if it is none."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-    value: Any
-
-    @property
-    def listed(self) -> list[dict[str, Any]] | None:
-        """The models of a list as OpenAI prints it (Together leaves the frame out), or Cohere."""
-        value = self.value
-        models = value.get("data", value.get("models")) if isinstance(value, dict) else value
-        if self.status != HTTPStatus.OK or not isinstance(models, list):
-            return None
-        named = [{"id": m.get("name")} | m for m in models if isinstance(m, dict)]
-        return [one for one in named if isinstance(one["id"], str)]
+    def of(self, name: str) -> Found | None:
+        """What it tells of a model of that name, which some kinds do not look at."""
+        if self.kind in _NAMELESS and len(self.models) == 1:
+            return self.models[0]
+        return next((found for found in self.models if found.model == name), None)
 
 
-async def recognise(transport: Transport, url: str, key: str = "") -> Recognised:
+async def recognise(transport: Transport, url: str, key: str = "", *, via: str = "") -> Recognised:
     """The kind and the models of the server at a URL, with or without `/v1`.
 
     Raises UpstreamUnavailable or DeadlineExceeded if nothing answers, UpstreamAuth for a key that
     is refused, and UpstreamProtocol for what is no model server.
     """
     base = url.rstrip("/").removesuffix("/v1").rstrip("/")
-    asked = _Asked(transport, base, key)
+    asked = Asked(transport, base, key, via=via)
     models, info = await asyncio.gather(asked.get(MODELS), asked.get(INFO), return_exceptions=True)
-    listed = isinstance(models, _Told) and bool(models.listed)
+    told: Any = info.value if isinstance(info, Told) else None
+    listed = isinstance(models, Told) and bool(models.listed)
     # TEI itself has no list; a server that has one beside /info tells more by it.
-    if isinstance(info, _Told) and _is_tei(info.value) and not listed:
-        return Recognised("tei", (model_types.from_info(info.value),))
+    if model_types.is_tei(told) and not listed:
+        return Recognised("tei", (model_types.from_info(told),))
+    # TGI's list came late and names only the model.
+    if model_types.is_tgi(told):
+        return Recognised("openai", (model_types.from_tgi(told),))
     if isinstance(models, BaseException):
         raise models
     if models.listed is not None:
         kind = await _kind(asked, models)
-        return Recognised(kind, await _found(asked, kind, models.listed))
-    if isinstance(info, _Told) and info.status in _REFUSED:
+        return Recognised(kind, await facts.found(asked, kind, models.listed))
+    if isinstance(info, Told) and info.status in _REFUSED:
         models = info
-    if models.status not in _REFUSED and await _is_whispercpp(asked):
-        return Recognised("whispercpp", (_WHISPER_CPP,))
-    raise _unknown(models, endpoint_name("the server at", base), key)
+    failed = models.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    if models.status in _REFUSED or (failed and models.status != HTTPStatus.INTERNAL_SERVER_ERROR):
+        raise _unknown(models, asked.name, key)
+    paths = await _paths(asked)
+    types = model_types.of_paths(paths)
+    # faster-whisper-server began without a list of models.
+    if types == {SPEECH}:
+        return _speech("whisper")
+    # transformers serve fails to list its models where it cannot reach their hub.
+    if types:
+        return Recognised("openai", ())
+    if not failed and await _is_whispercpp(asked):
+        return _speech("whispercpp")
+    raise _unknown(models, asked.name, key, paths)
 
 
 async def alive(transport: Transport, endpoint: Endpoint) -> bool:
-    """Whether the endpoint answers and is well: no 5xx, and our key is not refused."""
-    asked = _Asked(transport, endpoint.url, endpoint.key, endpoint.headers)
+    """Whether the endpoint answers and is well: no 5xx, and our key is not refused.
+
+    A list of models that fails is no verdict where /health says that all is well.
+    """
+    asked = Asked.at(transport, endpoint)
     try:
-        status = (await asked.get(_HEALTH.get(endpoint.kind, MODELS))).status
+        status = await asked.status(_HEALTH.get(endpoint.kind, MODELS))
+        if status == HTTPStatus.INTERNAL_SERVER_ERROR and endpoint.kind not in _HEALTH:
+            return await asked.status(HEALTH) == HTTPStatus.OK
     except errors.TetradError:
         return False
     return status < HTTPStatus.INTERNAL_SERVER_ERROR and status not in _REFUSED
 
 
-class _Asked:
-    """One server, to be asked by GET."""
+async def learnt(transport: Transport, endpoint: Endpoint, names: Iterable[str]) -> Recognised:
+    """What a server of a known kind tells of its models of these names; it may be nothing.
 
-    def __init__(
-        self, transport: Transport, url: str, key: str, headers: Mapping[str, str] | None = None
-    ) -> None:
-        self._transport = transport
-        self._url = url
-        self._headers = {"accept": "*/*", **(headers or {})}
-        if key:
-            self._headers["authorization"] = f"Bearer {key}"
-
-    async def get(self, path: str) -> _Told:
-        """The answer to a GET, whatever its status. Raises the transport's errors."""
-        return await self._told("GET", path, b"")
-
-    async def post(self, path: str, value: Any) -> _Told:
-        """The answer to a POST, whatever its status. Raises the transport's errors."""
-        return await self._told("POST", path, codec.dumps(value))
-
-    async def object(self, path: str) -> dict[str, Any]:
-        """The JSON object that a GET is answered with; {} for any other answer and any failure."""
-        try:
-            told = await self.get(path)
-        except errors.TetradError:
-            return {}
-        return told.value if told.status == HTTPStatus.OK and isinstance(told.value, dict) else {}
-
-    async def _told(self, method: str, path: str, body: bytes) -> _Told:
-        headers = self._headers | ({"content-type": "application/json"} if body else {})
-        name = endpoint_name("the server at", self._url)
-        async with self._transport.request(
-            method, self._url + path, headers, body, TIMEOUTS, endpoint=name
-        ) as response:
-            told = await response.read(_LIMIT)
-            try:
-                value = codec.loads(told)
-            except codec.JsonError:
-                value = None
-            return _Told(response.status, response.headers, told, value)
+    Raises nothing: what cannot be read is not known.
+    """
+    asked = Asked.at(transport, endpoint)
+    kind, wanted = endpoint.kind, set(names)
+    try:
+        if kind == "tei":
+            info = (await asked.get(INFO)).object
+            told = (model_types.from_info(info),) if model_types.is_tei(info) else ()
+            return Recognised(kind, told)
+        listed = (await asked.get(MODELS)).listed or []
+    except errors.TetradError:
+        return Recognised(kind, ())
+    if not (kind in _NAMELESS and len(listed) == 1):
+        # The others may be many, and some kinds are asked for each.
+        wanted |= {str(one.get("parent")) for one in listed if one["id"] in wanted}
+        listed = [one for one in listed if one["id"] in wanted]
+    listed = await facts.detailed(asked, kind, listed)
+    every = (model_types.from_list(kind, one, frozenset()) for one in listed)
+    return Recognised(kind, tuple(one for one in every if one is not None))
 
 
-def _is_tei(info: Any) -> bool:
-    return isinstance(info, dict) and isinstance(info.get("model_type"), dict)
-
-
-async def _kind(asked: _Asked, models: _Told) -> str:
+async def _kind(asked: Asked, models: Told) -> str:
     listed = models.listed or []
     for model in listed:
         kind = _OWNERS.get(str(model.get("owned_by")))
@@ -179,63 +159,32 @@ async def _kind(asked: _Asked, models: _Told) -> str:
     return "ollama" if "version" in await asked.object(OLLAMA) else "openai"
 
 
-async def _found(asked: _Asked, kind: str, listed: list[dict[str, Any]]) -> tuple[Found, ...]:
-    """The models of a list that we can serve, with what this kind tells beside the list."""
-    offered: frozenset[str] = frozenset()
-    match kind:
-        case "vllm":
-            # It registers the routes of its model's tasks.
-            paths = (await asked.object(OPENAPI)).get("paths")
-            offered = model_types.of_paths(paths if isinstance(paths, dict) else ())
-        case "llamacpp":
-            offered = await _llamacpp_offered(asked)
-        case "ollama":
-            shown = await asyncio.gather(*(_shown(asked, m) for m in listed[:_MOST_SHOWN]))
-            listed = [*shown, *listed[_MOST_SHOWN:]]
-    found = (model_types.from_list(kind, one, offered) for one in listed)
-    return tuple(one for one in found if one is not None)
+def _speech(kind: str) -> Recognised:
+    return Recognised(kind, (Found(kind, _UNTOLD, SPEECH, capabilities=CAPABILITIES[SPEECH]),))
 
 
-async def _llamacpp_offered(asked: _Asked) -> frozenset[str]:
-    """What llama.cpp was started for: it refuses all else with 501, before it looks at a body."""
-    for path, body, type in (
-        ("/v1/rerank", {"query": "", "documents": []}, model_types.RERANK),
-        ("/v1/embeddings", {"input": []}, model_types.EMBED),
-    ):
-        try:
-            status = (await asked.post(path, body)).status
-        except errors.TetradError:
-            return frozenset()
-        if status in (HTTPStatus.OK, HTTPStatus.BAD_REQUEST):
-            return frozenset({type})
-    return frozenset({model_types.CHAT})
-
-
-async def _shown(asked: _Asked, model: dict[str, Any]) -> dict[str, Any]:
-    """A model of Ollama's list with its capabilities and context length."""
-    try:
-        told = (await asked.post(SHOW, {"model": model["id"]})).value
-    except errors.TetradError:
-        return model
-    if not isinstance(told, dict):
-        return model
-    info = told.get("model_info")
-    info = info if isinstance(info, dict) else {}
-    lengths = (value for name, value in info.items() if name.endswith(".context_length"))
-    return model | {
-        "capabilities": told.get("capabilities"),
-        "context_length": next(lengths, None),
-    }
-
-
-async def _is_whispercpp(asked: _Asked) -> bool:
+async def _is_whispercpp(asked: Asked) -> bool:
     return b"whisper.cpp" in (await asked.get("/")).body.lower()
 
 
-def _unknown(told: _Told, name: str, key: str) -> errors.TetradError:
+async def _paths(asked: Asked) -> frozenset[str]:
+    """The routes that a server describes."""
+    paths = (await asked.object(facts.OPENAPI)).get("paths")
+    return frozenset(paths if isinstance(paths, dict) else ())
+
+
+def _unknown(
+    told: Told, name: str, key: str, paths: frozenset[str] = frozenset()
+) -> errors.TetradError:
     if told.status in _REFUSED or told.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return errors.from_upstream(
             told.status, told.headers, told.body, endpoint=name, secrets=(key,)
+        )
+    if paths & {"/models", "/embeddings", "/chat/completions"}:
+        return errors.UpstreamProtocol(
+            f"{name} has its routes without /v1 before them: start it with the prefix /v1 "
+            "(infinity: --url-prefix /v1)",
+            reached=True,
         )
     return errors.UpstreamProtocol(
         f"{name} is no model server that is known here: GET {MODELS} answered {told.status}"

@@ -26,10 +26,26 @@ CAPABILITIES = {
 }
 
 
+CONTEXT = {
+    "vllm": 40960,
+    "vllm-embed": 40960,
+    "vllm-speech": 40960,
+    "vllm-rerank": 40960,
+    "cohere": 4096,
+    "acme/lab/tei": 512,
+    "tei-rerank": 512,
+    "llamacpp": 8192,
+}
+"""What their servers tell, asked without a token spent."""
+
+MAX_BATCH = {"acme/lab/tei": 32, "tei-rerank": 32}
+
+
 def described(name: str, created: int) -> dict[str, Any]:
     """The model as callers must see it."""
     served = MODELS[name]
     more = served.more or {}
+    limits = {"max_batch": MAX_BATCH[name]} if name in MAX_BATCH else {}
     return {
         "id": name,
         "object": "model",
@@ -38,8 +54,10 @@ def described(name: str, created: int) -> dict[str, Any]:
         "type": served.type,
         **({"aliases": list(served.aliases)} if served.aliases else {}),
         "capabilities": CAPABILITIES[served.type],
+        **({"max_context_length": CONTEXT[name]} if name in CONTEXT else {}),
         "costs": {"prompt_tokens": 0.0, "completion_tokens": 0.0},
         "ready": name != "gone",
+        **({"limits": limits} if limits else {}),
     }
 
 

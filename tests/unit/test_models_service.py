@@ -126,8 +126,10 @@ def test_a_model_is_described_with_all_that_is_known() -> None:
         cost_prompt_tokens=0.5,
         max_context_length=512,
         dimension=384,
+        max_batch=32,
     )
-    assert describe(full) == {
+    limits = {"rpm": 0, "rpd": None, "max_batch": 32, "max_upload_bytes": None}
+    assert describe(full, limits) == {
         "id": "m",
         "object": "model",
         "created": 5,
@@ -139,6 +141,7 @@ def test_a_model_is_described_with_all_that_is_known() -> None:
         "dimension": 384,
         "costs": {"prompt_tokens": 0.5, "completion_tokens": 0.0},
         "ready": True,
+        "limits": {"rpm": 0, "max_batch": 32},
     }
 
 
@@ -146,12 +149,59 @@ def test_a_model_is_described_with_all_that_is_known() -> None:
 def test_a_description_fits_the_message_wholly(type: str) -> None:
     """gRPC callers find everything in fields, nothing in `extra`."""
     for this in (model("m", type), model("m", type, aliases=("x",), dimension=3)):
-        wire = codec.encode_value("Model", describe(this))
+        limits = {"rpm": 1, "rpd": 2, "tpm": 3, "max_batch": 4, "max_upload_bytes": 5}
+        wire = codec.encode_value("Model", describe(this, limits))
         parsed: Any = codec.message_class("Model").FromString(wire)
         assert not parsed.HasField("extra")
+        assert not parsed.limits.HasField("extra")
+        assert parsed.limits.max_upload_bytes == 5
         assert list(parsed.aliases) == list(this.aliases)
         assert parsed.capabilities
 
 
 def test_live_transcription_tells_that_deltas_come_at_the_end() -> None:
-    assert "live_transcribe.final_only" in describe(model("m", SPEECH))["capabilities"]
+    assert "live_transcribe.final_only" in describe(model("m", SPEECH), {})["capabilities"]
+
+
+async def test_a_caller_sees_what_bounds_its_own_requests() -> None:
+    """The key's rates everywhere, the largest upload where there are uploads."""
+    rates: dict[str, dict[str, int | None]] = {"ada": {"rpm": 60, "rpd": 0, "tpm": None}}
+    nobody: Any = None
+    table = Table([model("a", EMBED, max_batch=32), model("b", SPEECH), model("c")])
+    this = ModelService(
+        Router(table, nobody), rates=lambda one: rates.get(one.name, {}), max_upload_bytes=1000
+    )
+    ada = (await listed(this, Principal("ada")))["data"]
+    assert [each["limits"] for each in ada] == [
+        {"rpm": 60, "rpd": 0, "max_batch": 32},
+        {"rpm": 60, "rpd": 0, "max_upload_bytes": 1000},
+        {"rpm": 60, "rpd": 0},
+    ]
+    other = (await listed(this, Principal("bob")))["data"]
+    assert [each.get("limits") for each in other] == [
+        {"max_batch": 32},
+        {"max_upload_bytes": 1000},
+        None,
+    ]
+    request = Body.from_value("GetModelRequest", {"model": "b"})
+    one = (await this.get_model(request, a_call(Principal("ada")))).value()
+    assert one["model"]["limits"] == ada[1]["limits"]
+
+
+async def test_a_page_is_filtered_before_it_is_cut() -> None:
+    """A key that may use the last of many models finds it on its first page."""
+    this = service(*[model(f"m{number}") for number in range(9)])
+    ada = Principal("ada", frozenset({"m8", "m3"}))
+    first = await listed(this, ada, page_size=1)
+    assert names(first) == ["m3"]
+    second = await listed(this, ada, page_size=1, page_token=first["next_page_token"])
+    assert names(second) == ["m8"]
+    assert "next_page_token" not in second
+
+
+async def test_readiness_is_that_of_the_moment() -> None:
+    one = model("a")
+    this = service(one)
+    for ready in (True, False, True):
+        one.routes[0].ready = ready
+        assert (await listed(this))["data"][0]["ready"] is ready

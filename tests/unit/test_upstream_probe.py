@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
 
 from services import errors
 from services.upstream import KINDS, Endpoint, Found, alive, recognise
 from services.upstream.model_types import CHAT, EMBED, RERANK, SPEECH
+from services.upstream.probe import learnt
 from tests.fakes import profiles
 from tests.fakes.profiles import PROFILES
 from tests.fakes.upstream import CloseConnection, FakeUpstream, Json, Raw, Record
@@ -124,7 +126,7 @@ async def test_what_tei_tells_is_kept(upstream: FakeUpstream) -> None:
 
 
 @pytest.mark.parametrize(
-    ("profile", "context"), [("vllm", 40960), ("llamacpp", 131072), ("cohere", 4096)]
+    ("profile", "context"), [("vllm", 40960), ("llamacpp", 8192), ("cohere", 4096)]
 )
 async def test_a_context_length_is_found(
     upstream: FakeUpstream, profile: str, context: int
@@ -236,3 +238,255 @@ async def test_a_server_that_is_still_loading_is_unavailable(upstream: FakeUpstr
     async with transport() as one:
         with pytest.raises(errors.UpstreamUnavailable, match="Loading model"):
             await recognise(one, upstream.url)
+
+
+# Servers without a kind of their own, by what they answer; every other path is 404.
+
+
+def _listing(*models: Mapping[str, Any]) -> Json:
+    return Json({"object": "list", "data": [{"object": "model", **one} for one in models]})
+
+
+_FASTAPI: dict[str, Any] = {"/health": {}, "/openapi.json": {}}
+
+OTHERS: dict[str, tuple[dict[str, Raw], str, dict[str, tuple[str, int | None]]]] = {
+    "sglang": (
+        {
+            "/v1/models": _listing({"id": "q/Qwen3", "owned_by": "sglang", "max_model_len": 4096}),
+            "/get_model_info": Json({"model_path": "q/Qwen3", "is_generation": True}),
+            "/openapi.json": Json({"paths": {"/v1/embeddings": {}, "/v1/chat/completions": {}}}),
+        },
+        "openai",
+        {"q/Qwen3": (CHAT, 4096)},
+    ),
+    "sglang for vectors": (
+        {
+            "/v1/models": _listing({"id": "ours", "owned_by": "sglang", "max_model_len": 512}),
+            "/get_model_info": Json({"model_path": "ours", "is_generation": False}),
+        },
+        "openai",
+        {"ours": (EMBED, 512)},
+    ),
+    "infinity": (
+        {
+            "/v1/models": _listing(
+                {"id": "minilm", "owned_by": "infinity", "capabilities": ["embed"], "stats": {}},
+                {"id": "rr", "owned_by": "infinity", "capabilities": ["rerank"], "stats": {}},
+                {"id": "cl", "owned_by": "infinity", "capabilities": ["classify"], "stats": {}},
+            )
+        },
+        "openai",
+        {"minilm": (EMBED, None), "rr": (RERANK, None)},
+    ),
+    "LM Studio": (
+        {
+            "/v1/models": _listing(
+                {"id": "qwen2-vl", "owned_by": "organization_owner"},
+                {"id": "llama", "owned_by": "organization_owner"},
+                {"id": "nomic", "owned_by": "organization_owner"},
+            ),
+            "/api/v0/models": _listing(
+                {"id": "qwen2-vl", "type": "vlm", "max_context_length": 32768},
+                {
+                    "id": "llama",
+                    "type": "llm",
+                    "max_context_length": 131072,
+                    "loaded_context_length": 4096,
+                },
+                {"id": "nomic", "type": "embeddings", "max_context_length": 2048},
+            ),
+        },
+        "openai",
+        {"qwen2-vl": (CHAT, 32768), "llama": (CHAT, 4096), "nomic": (EMBED, 2048)},
+    ),
+    "LocalAI": (
+        {
+            "/v1/models": _listing(
+                {"id": "gpt-4"},
+                {"id": "whisper-1"},
+                {"id": "stablediffusion"},
+                {"id": "jina-reranker-v1-base-en"},
+                {"id": "text-embedding-ada-002"},
+                {"id": "tts-1"},
+            )
+        },
+        "openai",
+        {
+            "gpt-4": (CHAT, None),
+            "whisper-1": (SPEECH, None),
+            "jina-reranker-v1-base-en": (RERANK, None),
+            "text-embedding-ada-002": (EMBED, None),
+        },
+    ),
+    "text-generation-inference": (
+        {
+            "/v1/models": _listing({"id": "t/zephyr", "owned_by": "t/zephyr"}),
+            "/info": Json(
+                {
+                    "model_id": "t/zephyr",
+                    "max_input_tokens": 1024,
+                    "max_total_tokens": 2048,
+                    "max_client_batch_size": 4,
+                    "router": "text-generation-router",
+                }
+            ),
+        },
+        "openai",
+        {"t/zephyr": (CHAT, 2048)},
+    ),
+    "an older text-generation-inference": (
+        {
+            "/info": Json(
+                {
+                    "model_id": "t/zephyr",
+                    "model_pipeline_tag": "text-generation",
+                    "max_total_tokens": 2048,
+                }
+            )
+        },
+        "openai",
+        {"t/zephyr": (CHAT, 2048)},
+    ),
+    "transformers serve without a hub": (
+        {
+            "/v1/models": Json({"detail": "Internal Server Error"}, 500),
+            "/openapi.json": Json({"paths": {"/v1/chat/completions": {}, "/v1/models": {}}}),
+            "/health": Json({"status": "ok"}),
+        },
+        "openai",
+        {},
+    ),
+    "an early faster-whisper-server": (
+        {
+            "/openapi.json": Json({"paths": {"/v1/audio/transcriptions": {}, **_FASTAPI}}),
+            "/health": Raw(b"OK", "text/plain"),
+        },
+        "whisper",
+        {"whisper": (SPEECH, None)},
+    ),
+}
+
+
+@pytest.mark.parametrize("server", OTHERS)
+async def test_a_server_without_a_kind_of_its_own_is_told_apart(
+    upstream: FakeUpstream, server: str
+) -> None:
+    """G39."""
+    answers, kind, models = OTHERS[server]
+    for path, answer in answers.items():
+        upstream.on("GET", path, answer)
+    async with transport() as one:
+        recognised = await recognise(one, upstream.url)
+        assert await alive(one, Endpoint("fake", upstream.url, recognised.kind))
+    assert recognised.kind == kind
+    found = {each.model: (each.type, each.max_context_length) for each in recognised.models}
+    assert found == models
+    assert {received.method for received in upstream.requests} == {"GET"}
+
+
+async def test_routes_without_v1_are_told_with_the_way_out(upstream: FakeUpstream) -> None:
+    paths: dict[str, Any] = {"/models": {}, "/embeddings": {}, "/rerank_all": {}}
+    upstream.on("GET", "/openapi.json", Json({"paths": paths}))
+    async with transport() as one:
+        with pytest.raises(errors.UpstreamProtocol, match="--url-prefix /v1"):
+            await recognise(one, upstream.url)
+
+
+async def test_what_ollama_tells_of_each_model_is_kept(upstream: FakeUpstream) -> None:
+    profiles.ollama(upstream)
+
+    def shown(length: int, capability: str, parameters: str = "") -> Json:
+        info = {
+            "qwen3.context_length": length,
+            "qwen3.embedding_length": 768,
+            "general.architecture": "qwen3",
+        }
+        told = {"model_info": info, "capabilities": [capability], "parameters": parameters}
+        return Json(told)
+
+    async def show(received: Any, responder: Any) -> None:
+        if received.json()["model"] == "qwen3:4b":
+            await shown(40960, "completion", "stop  x\nnum_ctx    8192")(received, responder)
+        else:
+            await shown(2048, "embedding")(received, responder)
+
+    upstream.on("POST", "/api/show", show)
+    async with transport() as one:
+        chat, embed = (await recognise(one, upstream.url)).models
+    assert (chat.max_context_length, chat.dimension) == (8192, None)
+    assert (embed.max_context_length, embed.dimension) == (2048, 768)
+
+
+async def test_an_adapter_has_the_context_length_of_its_model(upstream: FakeUpstream) -> None:
+    upstream.on("GET", "/v1/models", Record("models/vllm-list-response.json"))
+    endpoint = Endpoint("fake", upstream.url, "vllm", "lora-a")
+    async with transport() as one:
+        found = (await recognise(one, upstream.url)).models
+        told = await learnt(one, endpoint, ["lora-a"])
+    assert [each.max_context_length for each in found] == [40960, 40960]
+    adapter = told.of("lora-a")
+    assert adapter is not None
+    assert adapter.max_context_length == 40960
+
+
+LEARNT = {
+    "vllm": ("qwen3-8b", 40960, None),
+    "tei": ("any name", 512, 32),
+    "tei-reranker": ("any name", 512, 32),
+    "llamacpp": ("any name", 8192, None),
+    "cohere": ("rerank-v4.0-pro", 4096, None),
+    "ollama": ("qwen3:4b", None, None),
+    "openai": ("gpt-5.5", None, None),
+}
+
+
+@pytest.mark.parametrize("profile", LEARNT)
+async def test_a_configured_provider_s_model_is_learnt_from_its_server(
+    upstream: FakeUpstream, profile: str
+) -> None:
+    """G39: what it was configured as is not asked again; only its model is looked at."""
+    PROFILES[profile](upstream)
+    name, context, batch = LEARNT[profile]
+    async with transport() as one:
+        told = await learnt(one, Endpoint("fake", upstream.url, EXPECTED[profile][0]), [name])
+    found = told.of(name)
+    assert found is not None
+    assert (found.max_context_length, found.max_batch) == (context, batch)
+    posts = [received.path for received in upstream.requests if received.method == "POST"]
+    assert posts == (["/api/show"] if profile == "ollama" else [])
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+async def test_a_server_that_tells_nothing_teaches_nothing(
+    upstream: FakeUpstream, kind: str
+) -> None:
+    for reply in (Json([1, {"id": 5}]), Json({"data": {}}), Raw(b"<", "text/html"), Json({}, 500)):
+        upstream.default = reply
+        async with transport() as one:
+            told = await learnt(one, Endpoint("fake", upstream.url, kind), ["a"])
+        assert told.of("a") is None
+    await upstream.stop_listening()
+    async with transport() as one:
+        assert (await learnt(one, Endpoint("fake", upstream.url, kind), ["a"])).models == ()
+
+
+async def test_a_list_that_fails_is_no_verdict_where_health_is_good(
+    upstream: FakeUpstream,
+) -> None:
+    upstream.on("GET", "/v1/models", Json({"detail": "no hub"}, 500))
+    endpoint = Endpoint("fake", upstream.url, "openai")
+    async with transport() as one:
+        assert not await alive(one, endpoint)
+        upstream.on("GET", "/health", Json({"status": "ok"}))
+        assert await alive(one, endpoint)
+
+
+async def test_a_probe_leaves_its_connection_to_the_next(upstream: FakeUpstream) -> None:
+    """Not one connection each: a busy server pays for every new one."""
+    upstream.on("GET", "/v1/models", Raw(b"x" * 5000, chunking=1000, delay=0.01))
+    endpoint = Endpoint("fake", upstream.url, "openai")
+    async with transport() as one:
+        for _ in range(5):
+            assert await alive(one, endpoint)
+            await one.settle()
+    assert upstream.connections.total == 1

@@ -154,6 +154,7 @@ class Model(_message.Message):
     COSTS_FIELD_NUMBER: _builtins.int
     READY_FIELD_NUMBER: _builtins.int
     SHUTDOWN_DATE_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
     EXTRA_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Its name, as requests give it."""
@@ -188,6 +189,10 @@ class Model(_message.Message):
         """Prices per million tokens."""
 
     @_builtins.property
+    def limits(self) -> Global___ModelLimits:
+        """What bounds the caller's requests to it; absent if nothing is known to."""
+
+    @_builtins.property
     def extra(self) -> _json_pb2.JsonText:
         """Members that no field holds."""
 
@@ -206,11 +211,12 @@ class Model(_message.Message):
         costs: Global___ModelCosts | None = ...,
         ready: _builtins.bool | None = ...,
         shutdown_date: _builtins.str | None = ...,
+        limits: Global___ModelLimits | None = ...,
         extra: _json_pb2.JsonText | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_created", b"_created", "_dimension", b"_dimension", "_id", b"_id", "_max_context_length", b"_max_context_length", "_object", b"_object", "_owned_by", b"_owned_by", "_ready", b"_ready", "_shutdown_date", b"_shutdown_date", "_type", b"_type", "costs", b"costs", "created", b"created", "dimension", b"dimension", "extra", b"extra", "id", b"id", "max_context_length", b"max_context_length", "object", b"object", "owned_by", b"owned_by", "ready", b"ready", "shutdown_date", b"shutdown_date", "type", b"type"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_created", b"_created", "_dimension", b"_dimension", "_id", b"_id", "_max_context_length", b"_max_context_length", "_object", b"_object", "_owned_by", b"_owned_by", "_ready", b"_ready", "_shutdown_date", b"_shutdown_date", "_type", b"_type", "costs", b"costs", "created", b"created", "dimension", b"dimension", "extra", b"extra", "id", b"id", "limits", b"limits", "max_context_length", b"max_context_length", "object", b"object", "owned_by", b"owned_by", "ready", b"ready", "shutdown_date", b"shutdown_date", "type", b"type"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_created", b"_created", "_dimension", b"_dimension", "_id", b"_id", "_max_context_length", b"_max_context_length", "_object", b"_object", "_owned_by", b"_owned_by", "_ready", b"_ready", "_shutdown_date", b"_shutdown_date", "_type", b"_type", "aliases", b"aliases", "capabilities", b"capabilities", "costs", b"costs", "created", b"created", "dimension", b"dimension", "extra", b"extra", "id", b"id", "max_context_length", b"max_context_length", "object", b"object", "owned_by", b"owned_by", "ready", b"ready", "shutdown_date", b"shutdown_date", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_created", b"_created", "_dimension", b"_dimension", "_id", b"_id", "_max_context_length", b"_max_context_length", "_object", b"_object", "_owned_by", b"_owned_by", "_ready", b"_ready", "_shutdown_date", b"_shutdown_date", "_type", b"_type", "aliases", b"aliases", "capabilities", b"capabilities", "costs", b"costs", "created", b"created", "dimension", b"dimension", "extra", b"extra", "id", b"id", "limits", b"limits", "max_context_length", b"max_context_length", "object", b"object", "owned_by", b"owned_by", "ready", b"ready", "shutdown_date", b"shutdown_date", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__created: _TypeAlias = _typing.Literal["created"]  # noqa: Y015
     _WhichOneofArgType__created: _TypeAlias = _typing.Literal["_created", b"_created"]  # noqa: Y015
@@ -250,6 +256,69 @@ class Model(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__type) -> _WhichOneofReturnType__type | None: ...
 
 Global___Model: _TypeAlias = Model  # noqa: Y015
+
+@_typing.final
+class ModelLimits(_message.Message):
+    """What bounds requests to a model. An absent limit is unlimited, or not known."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RPM_FIELD_NUMBER: _builtins.int
+    RPD_FIELD_NUMBER: _builtins.int
+    TPM_FIELD_NUMBER: _builtins.int
+    MAX_BATCH_FIELD_NUMBER: _builtins.int
+    MAX_UPLOAD_BYTES_FIELD_NUMBER: _builtins.int
+    EXTRA_FIELD_NUMBER: _builtins.int
+    rpm: _builtins.int
+    """Requests a minute that the caller's key allows, over all models."""
+    rpd: _builtins.int
+    """Requests a day, likewise."""
+    tpm: _builtins.int
+    """Tokens a minute, likewise."""
+    max_batch: _builtins.int
+    """Inputs or documents that the least of its providers takes in one request."""
+    max_upload_bytes: _builtins.int
+    """Largest audio upload, in bytes."""
+    @_builtins.property
+    def extra(self) -> _json_pb2.JsonText:
+        """Members that no field holds."""
+
+    def __init__(
+        self,
+        *,
+        rpm: _builtins.int | None = ...,
+        rpd: _builtins.int | None = ...,
+        tpm: _builtins.int | None = ...,
+        max_batch: _builtins.int | None = ...,
+        max_upload_bytes: _builtins.int | None = ...,
+        extra: _json_pb2.JsonText | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_batch", b"_max_batch", "_max_upload_bytes", b"_max_upload_bytes", "_rpd", b"_rpd", "_rpm", b"_rpm", "_tpm", b"_tpm", "extra", b"extra", "max_batch", b"max_batch", "max_upload_bytes", b"max_upload_bytes", "rpd", b"rpd", "rpm", b"rpm", "tpm", b"tpm"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_batch", b"_max_batch", "_max_upload_bytes", b"_max_upload_bytes", "_rpd", b"_rpd", "_rpm", b"_rpm", "_tpm", b"_tpm", "extra", b"extra", "max_batch", b"max_batch", "max_upload_bytes", b"max_upload_bytes", "rpd", b"rpd", "rpm", b"rpm", "tpm", b"tpm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_batch: _TypeAlias = _typing.Literal["max_batch"]  # noqa: Y015
+    _WhichOneofArgType__max_batch: _TypeAlias = _typing.Literal["_max_batch", b"_max_batch"]  # noqa: Y015
+    _WhichOneofReturnType__max_upload_bytes: _TypeAlias = _typing.Literal["max_upload_bytes"]  # noqa: Y015
+    _WhichOneofArgType__max_upload_bytes: _TypeAlias = _typing.Literal["_max_upload_bytes", b"_max_upload_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__rpd: _TypeAlias = _typing.Literal["rpd"]  # noqa: Y015
+    _WhichOneofArgType__rpd: _TypeAlias = _typing.Literal["_rpd", b"_rpd"]  # noqa: Y015
+    _WhichOneofReturnType__rpm: _TypeAlias = _typing.Literal["rpm"]  # noqa: Y015
+    _WhichOneofArgType__rpm: _TypeAlias = _typing.Literal["_rpm", b"_rpm"]  # noqa: Y015
+    _WhichOneofReturnType__tpm: _TypeAlias = _typing.Literal["tpm"]  # noqa: Y015
+    _WhichOneofArgType__tpm: _TypeAlias = _typing.Literal["_tpm", b"_tpm"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_batch) -> _WhichOneofReturnType__max_batch | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_upload_bytes) -> _WhichOneofReturnType__max_upload_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rpd) -> _WhichOneofReturnType__rpd | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rpm) -> _WhichOneofReturnType__rpm | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tpm) -> _WhichOneofReturnType__tpm | None: ...
+
+Global___ModelLimits: _TypeAlias = ModelLimits  # noqa: Y015
 
 @_typing.final
 class ModelCosts(_message.Message):
