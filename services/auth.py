@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from services import errors
-from services.config import Config, Key
+from services.config import Config, Key, KeyLimits
 
 PREFIX = "tk-"
 KEY_BYTES = 32
@@ -21,10 +21,11 @@ KEY_BYTES = 32
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who calls. `models` are the names that may be used; None is all."""
+    """Who calls. `models` are the names that may be used; None is all. `limits`: None is none."""
 
     name: str
     models: frozenset[str] | None = None
+    limits: KeyLimits | None = None
 
 
 ANONYMOUS = Principal("anonymous")
@@ -39,7 +40,7 @@ class Keyring:
         for key in keys:
             digest = bytes.fromhex(key.sha256)
             models = None if key.models is None else frozenset(key.models)
-            self._known[digest] = (digest, Principal(key.name, models))
+            self._known[digest] = (digest, Principal(key.name, models, _limits(key)))
 
     @classmethod
     def of(cls, config: Config) -> Self:
@@ -90,6 +91,12 @@ def new_key(name: str, randbytes: Callable[[int], bytes] = secrets.token_bytes) 
     digest = hashlib.sha256(key.encode()).hexdigest()
     Key(name=name, sha256=digest)
     return key, digest
+
+
+def _limits(key: Key) -> KeyLimits | None:
+    limits = key.limits
+    told = (limits.rpm, limits.rpd, limits.tpm, limits.tpd)
+    return None if told == (None,) * len(told) else limits
 
 
 def _bearer(authorization: str | None) -> bytes:
