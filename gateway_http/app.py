@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from http import HTTPStatus
+from inspect import isawaitable
 
+from gateway_http import errors as shown
 from gateway_http import health
 from gateway_http.asgi import Headers, Receive, Scope, Send, header_map
 from gateway_http.caller import HungUp
@@ -43,6 +45,7 @@ class RestApp:
         self._settings = settings
         self._passes = passing(settings.pass_in)
         self._cors = Cors(settings.cors, settings.pass_out)
+        self._error_body = shown.with_detail if settings.opengatellm else shown.standard
         self._pages: dict[str, Page] = {
             "/health": health.alive,
             "/ready": lambda: health.ready(settings.state),
@@ -63,6 +66,7 @@ class RestApp:
         headers = header_map(scope)
         state = self._settings.state
         exchange = Exchange(scope, headers, receive, send, request_id(headers), state)
+        exchange.error_body = self._error_body
         exchange.extra = self._cors.answer(headers)
         path, verb = scope["path"], scope["method"]
         found = self._router.find(path)
@@ -77,14 +81,22 @@ class RestApp:
         try:
             await call.run(found[1], self._passes)
         except HungUp:
+            self._ended(call, "CANCELLED")
             return
         except BaseException as raised:
             if exchange.started:
                 raise  # half an answer, or a stream that said so: the server closes the connection
             error = exchange.as_error(raised, operation.method.name)
+            self._ended(call, error.grpc_code, error.reason)
             await exchange.fail(error, call.call.out if call.call else {}, [])
             if cancelled(raised):
                 raise
+
+    def _ended(self, call: RestCall, outcome: str, reason: str = "") -> None:
+        """Also a call that no service has seen has a record: its key, body or size was no good."""
+        if call.call is not None:
+            call.call.error = call.call.error or reason
+            self._settings.ended(call.call, outcome)
 
     async def _beside(self, path: str, verb: str, exchange: Exchange) -> None:
         """What is no path of the contract."""
@@ -97,7 +109,8 @@ class RestApp:
             await self._other_verb(verb, _PAGE_ALLOW, exchange)
             return
         try:
-            media_type, body, status = page()
+            asked = page()
+            media_type, body, status = await asked if isawaitable(asked) else asked
         except Exception as raised:
             await exchange.fail(exchange.as_error(raised, path), {}, [])
             return

@@ -11,9 +11,10 @@ from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from typing import Any, cast
 
 from gateway_http import errors as shown
+from gateway_http import opengatellm
 from gateway_http.caller import Caller, HungUp
 from gateway_http.exchange import Exchange, cancelled
-from gateway_http.request import Names, Request, new_call, read
+from gateway_http.request import Names, Request, deadline, new_call, read
 from gateway_http.response import event_headers, events, json_headers, rendered, unreadable
 from gateway_http.routes import Operation
 from gateway_http.settings import RestSettings
@@ -22,6 +23,7 @@ from services import errors, sse
 from services.body import Body
 from services.call import Call
 from services.errors import TetradError
+from services.transcript import done_event
 
 
 class RestCall:
@@ -36,12 +38,12 @@ class RestCall:
     async def run(self, path_members: Mapping[str, str], passes: Names) -> None:
         """Answer it. Raises whatever went wrong before the answer began, and HungUp."""
         exchange, settings, operation = self._exchange, self._settings, self._operation
+        self.call = call = new_call(operation, exchange.id, exchange.headers, passes)
         authorization = exchange.headers.get(b"authorization")
-        principal = settings.keyring.identify(
+        call.principal = settings.keyring.identify(
             None if authorization is None else authorization.decode("latin-1")
         )
-        call = new_call(operation, exchange.id, exchange.headers, principal, passes)
-        self.call = call
+        call.deadline = deadline(exchange.headers)
         settings.state.enter()
         try:
             async with _limited(call):
@@ -54,6 +56,8 @@ class RestCall:
                     settings,
                 )
             try:
+                if settings.opengatellm:
+                    request = opengatellm.asked(request)
                 if call.deadline is None:
                     self._default_deadline(call, request)
                 if request.streamed:
@@ -61,6 +65,8 @@ class RestCall:
                 else:
                     await self._unary(request, call)
             except TetradError as error:
+                if request.files is not None and request.files.hung_up:
+                    raise HungUp from None
                 if request.form is not None:
                     raise request.form.renamed(error) from None
                 raise
@@ -71,18 +77,28 @@ class RestCall:
 
     def _default_deadline(self, call: Call, request: Request) -> None:
         settings = self._settings
-        seconds = settings.stream_timeout if request.streamed else settings.timeout
+        # A file that is still arriving may take as long as streams may.
+        long = request.streamed or request.arriving
+        seconds = settings.stream_timeout if long else settings.timeout
         if seconds is not None:
             call.deadline = asyncio.get_running_loop().time() + seconds
 
     async def _unary(self, request: Request, call: Call) -> None:
         exchange, operation = self._exchange, self._operation
-        with Caller(exchange.scope, exchange.receive) as caller:
-            async with _limited(call):
+        with Caller(exchange.scope, request.receive or exchange.receive) as caller:
+            # Where the service brings a limit forward to its own, there must be one.
+            async with call.limit(None, "deadline") if request.arriving else _limited(call):
                 answer = await operation.unary(self._relayed(request.body), call)
         if caller.gone:
             raise HungUp
-        media_type, data = rendered(operation, self._answered(answer, call), request.converted)
+        answer = self._answered(answer, call)
+        if request.streamed_late:
+            events_of = events([done_event(answer)]) + operation.ending
+            await exchange.answer(200, event_headers(call), events_of)
+            return
+        if self._settings.opengatellm and request.converted is None:
+            answer = opengatellm.answered(answer, call)
+        media_type, data = rendered(operation, answer, request.converted)
         await exchange.answer(200, json_headers(media_type, call), data)
 
     async def _stream(self, request: Request, call: Call) -> None:
@@ -90,7 +106,7 @@ class RestCall:
         assert operation.stream is not None  # noqa: S101  (else it is not streamed)
         call.method = operation.stream_name
         call.include_usage = request.usage_asked
-        with Caller(exchange.scope, exchange.receive) as caller:
+        with Caller(exchange.scope, request.receive or exchange.receive) as caller:
 
             def stalled() -> None:
                 caller.abort()
@@ -111,7 +127,7 @@ class RestCall:
                     raise
                 error = exchange.as_error(raised, call.method)
                 caller.close_after_answer()
-                await answer.finish(sse.event(shown.sse_event(error, call.id)))
+                await answer.finish(sse.event(shown.sse_event(error, call.id, exchange.error_body)))
                 if cancelled(raised):
                     raise
             finally:
@@ -120,6 +136,9 @@ class RestCall:
     async def _write(self, request: Request, call: Call, answer: EventStream) -> None:
         operation, relay = self._operation, self._settings.relay
         assert operation.stream is not None  # noqa: S101
+        final = None
+        if self._settings.opengatellm and operation.event == opengatellm.CHUNK:
+            final = opengatellm.FinalUsage(call)
         # Services give async generators: leaving one early closes the upstream at once.
         stream = cast(Any, operation.stream(self._relayed(request.body), call))
         # Also without a deadline: the service brings this limit forward to its own.
@@ -128,8 +147,11 @@ class RestCall:
                 if batch:
                     if not relay:
                         batch = [self._answered(body, call) for body in batch]
+                    if final is not None:
+                        batch = final.seen(batch)
                     await answer.write(events(batch))
-        await answer.finish(operation.ending)
+        due = [] if final is None else final.last()
+        await answer.finish(events(due) + operation.ending)
 
     def _relayed(self, body: Body) -> Body:
         return body if self._settings.relay else body.recoded()

@@ -7,18 +7,34 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeAlias
 
 from services.error_base import TetradError
 
 Headers = list[tuple[bytes, bytes]]
 
+ErrorBody: TypeAlias = Callable[[dict[str, Any]], dict[str, Any]]
+"""An error object to the body around it."""
 
-def response(error: TetradError, request_id: str) -> tuple[int, Headers, bytes]:
+
+def standard(shown: dict[str, Any]) -> dict[str, Any]:
+    """As OpenAI has it."""
+    return {"error": shown}
+
+
+def with_detail(shown: dict[str, Any]) -> dict[str, Any]:
+    """The same, and the message once more as OpenGateLLM has it."""
+    return {"error": shown, "detail": shown["message"]}
+
+
+def response(
+    error: TetradError, request_id: str, body: ErrorBody = standard
+) -> tuple[int, Headers, bytes]:
     """The HTTP answer: status, headers (lower-case names; content-length is the caller's), body.
 
-    The body is {"error": {"message", "type", "param", "code", ...}}. Never raises.
+    The error object is {"message", "type", "param", "code", ...}. Never raises.
     """
     headers: Headers = [(b"content-type", b"application/json")]
     shown_id = _header_value(request_id)
@@ -31,10 +47,10 @@ def response(error: TetradError, request_id: str) -> tuple[int, Headers, bytes]:
         headers.append((b"x-should-retry", b"false"))
     if error.http_status == HTTPStatus.UNAUTHORIZED:
         headers.append((b"www-authenticate", b"Bearer"))
-    return int(error.http_status), headers, _print({"error": error.openai_error()})
+    return int(error.http_status), headers, _print(body(error.openai_error()))
 
 
-def sse_event(error: TetradError, request_id: str) -> bytes:
+def sse_event(error: TetradError, request_id: str, body: ErrorBody = standard) -> bytes:
     """The data of the final event of a stream that fails after its headers: one line of JSON.
 
     It is the error body with one member more, `request_id`, unless the upstream put its own there:
@@ -42,7 +58,7 @@ def sse_event(error: TetradError, request_id: str) -> bytes:
     """
     shown = error.openai_error()
     shown.setdefault("request_id", request_id)
-    return _print({"error": shown})
+    return _print(body(shown))
 
 
 def _print(value: Any) -> bytes:

@@ -20,15 +20,16 @@ _log = logging.getLogger("tetrad.rest")
 class Exchange:
     """What is known of a request from its headers, and the ways to answer it.
 
-    id: of the request. extra: headers that every answer gets. closing: whether the connection is
-    closed after the answer, as it is while the process drains. started: whether an answer is on
-    its way.
+    id: of the request. error_body: makes the body around an error object. extra: headers that every
+    answer gets. closing: whether the connection is closed after the answer, as it is while the
+    process drains. started: whether an answer is on its way.
     """
 
     __slots__ = (
         "_send",
         "_state",
         "closing",
+        "error_body",
         "extra",
         "headers",
         "id",
@@ -49,6 +50,7 @@ class Exchange:
         self.scope, self.headers, self.receive, self._send = scope, headers, receive, send
         self.id = id
         self._state = state
+        self.error_body = shown.standard
         self.extra: Headers = []
         self.closing = False
         self.started = False
@@ -77,7 +79,7 @@ class Exchange:
 
     async def fail(self, error: TetradError, out: Mapping[str, str], more: Headers) -> None:
         """An error as answer. `out` is what the services told of the call; `more` are headers."""
-        status, headers, body = shown.response(error, self.id)
+        status, headers, body = shown.response(error, self.id, self.error_body)
         if b"expect" in self.headers:
             # The body that was announced never comes, or comes as we answer: whatever follows on
             # this connection could be taken for it.

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 
-from gateway_http.asgi import HeaderMap, Receive
+from gateway_http.asgi import HeaderMap, Message, Receive
 from gateway_http.caller import HungUp
 from services import errors
 
@@ -14,16 +14,17 @@ class Incoming:
     """The body of one request, to be read once.
 
     Raises RequestTooLarge at once if content-length exceeds `limit` (bytes), or when the bytes
-    do; DeadlineExceeded after `stall` seconds without any; HungUp when the caller is gone.
-    `advice` is what the error of a body that is too large says to do.
+    do; DeadlineExceeded ("upload") after `stall` seconds without any; HungUp when the caller is
+    gone. `advice` is what the error of a body that is too large says to do.
     """
 
-    __slots__ = ("_advice", "_limit", "_receive", "_stall", "ended", "size")
+    __slots__ = ("_advice", "_limit", "_over", "_receive", "_stall", "ended", "size")
 
     def __init__(
         self, headers: HeaderMap, receive: Receive, *, limit: int, stall: float, advice: str = ""
     ) -> None:
         self._receive, self._limit, self._stall, self._advice = receive, limit, stall, advice
+        self._over: asyncio.Future[None] | None = None
         self.size = 0
         self.ended = False
         told = headers.get(b"content-length")
@@ -39,14 +40,16 @@ class Incoming:
                 message = await self._receive()
         except TimeoutError:
             raise errors.DeadlineExceeded(
-                "idle",
+                "upload",
                 f"the request's body did not arrive: nothing came for {self._stall:g} s",
                 seconds=self._stall,
             ) from None
         if message["type"] == "http.disconnect":
+            self._end()
             raise HungUp
         data: bytes = message.get("body", b"")
-        self.ended = not message.get("more_body", False)
+        if not message.get("more_body", False):
+            self._end()
         self.size += len(data)
         self._check(self.size)
         return data
@@ -57,6 +60,19 @@ class Incoming:
         while not self.ended:
             pieces.append(await self.piece())
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def beyond(self) -> Message:
+        """ASGI's receive for whoever waits for the caller's end while the body is still read."""
+        if not self.ended:
+            if self._over is None:
+                self._over = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._over)
+        return await self._receive()
+
+    def _end(self) -> None:
+        self.ended = True
+        if self._over is not None and not self._over.done():
+            self._over.set_result(None)
 
     def _check(self, size: int) -> None:
         if size > self._limit:

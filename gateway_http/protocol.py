@@ -12,7 +12,13 @@ from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from gateway_http import hangup
+
 PEER = "tetrad.peer"
+
+LINGER = 30.0
+"""Seconds in which the rest of a body is read and thrown away that was answered before its end.
+To close at once would reset the connection, and take the answer from a caller who still sends."""
 
 _PIPELINED = 16
 
@@ -20,12 +26,13 @@ _PIPELINED = 16
 class Peer:
     """The other end of one request's connection."""
 
-    __slots__ = ("_callback", "_cycle", "_protocol")
+    __slots__ = ("_callback", "_cycle", "_hang_up", "_protocol")
 
     def __init__(self, protocol: GatewayProtocol, cycle: RequestResponseCycle) -> None:
         self._protocol = protocol
         self._cycle = cycle
         self._callback: Callable[[], object] | None = None
+        self._hang_up: hangup.HangUpWatch | None = None
 
     @property
     def lost(self) -> bool:
@@ -37,12 +44,18 @@ class Peer:
         self._callback = callback
         self._protocol.watching = self
         # A hang-up is only seen while the connection is read, and a long body may have paused it.
-        self._cycle.flow.resume_reading()
+        if self._cycle.more_body:
+            self._hang_up = hangup.watch(self._cycle.transport, self.abort)
+        else:
+            self._cycle.flow.resume_reading()
 
     def unwatch(self) -> None:
         """No longer call back."""
         self._callback = None
         self._protocol.watching = None
+        if self._hang_up is not None:
+            self._hang_up.close()
+            self._hang_up = None
 
     def close_after_answer(self) -> None:
         """Close the connection once the answer is complete."""
@@ -66,6 +79,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
     lost = False
     watching: Peer | None = None
+    _lingering: asyncio.TimerHandle | None = None
     _certificate: dict[str, Any] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -86,9 +100,29 @@ class GatewayProtocol(HttpToolsProtocol):
             # the caller of that one hang up.
             self.flow.resume_reading()
 
+    def on_response_complete(self) -> None:
+        """Bounds how long the rest of a body is read that nobody waits for."""
+        super().on_response_complete()
+        cycle = self.cycle
+        if cycle.response_complete and cycle.more_body and not self.transport.is_closing():
+            self._lingering = self.loop.call_later(LINGER, self.transport.abort)
+
+    def on_message_complete(self) -> None:
+        """After such a rest the connection may idle, as after any answer."""
+        super().on_message_complete()
+        if self._lingering is not None:
+            self._lingering.cancel()
+            self._lingering = None
+            self._unset_keepalive_if_required()
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Tells the call that is being answered."""
         super().connection_lost(exc)
         self.lost = True
+        if self._lingering is not None:
+            self._lingering.cancel()
         if self.watching is not None:
             self.watching.hung_up()

@@ -12,10 +12,10 @@ from gateway_http.asgi import HeaderMap, Receive
 from gateway_http.dialects.base import Converted, Form
 from gateway_http.form import TYPE, FormBody, file_name
 from gateway_http.incoming import Incoming
+from gateway_http.late import STREAM
 from gateway_http.routes import Operation
 from gateway_http.settings import RestSettings
 from services import errors, metadata
-from services.auth import Principal
 from services.body import Body
 from services.call import Call
 from services.codec.plan import Body as Carries
@@ -42,6 +42,7 @@ class Request:
     """A request read: its body, and the form of another system's JSON that it came in, if any.
 
     streamed: whether the streaming twin answers. files: what to close when the call has ended.
+    receive: ASGI's, for whoever waits for the caller's end; None is that of the request itself.
     """
 
     body: Body
@@ -49,6 +50,17 @@ class Request:
     form: Form | None = None
     converted: Converted | None = None
     files: FormBody | None = None
+    receive: Receive | None = None
+
+    @property
+    def arriving(self) -> bool:
+        """Whether its file is still on the way when the call begins."""
+        return self.files is not None and self.files.arriving
+
+    @property
+    def streamed_late(self) -> bool:
+        """Whether a field behind the file asked for a stream; known when the call has ended."""
+        return self.files is not None and self.files.late.get(STREAM) is True
 
     @property
     def usage_asked(self) -> bool:
@@ -74,13 +86,8 @@ def passing(pass_in: Iterable[str]) -> Names:
     return tuple((name.encode(), name) for name in names)
 
 
-def new_call(
-    operation: Operation, call_id: str, headers: HeaderMap, principal: Principal, passes: Names
-) -> Call:
-    """The call of a request; its deadline is set if the caller named one.
-
-    Raises InvalidRequest for a timeout that is no number of milliseconds.
-    """
+def new_call(operation: Operation, call_id: str, headers: HeaderMap, passes: Names) -> Call:
+    """The call of a request, nobody's yet and without a deadline."""
     passed = {metadata.REQUEST_ID: call_id}
     for raw, name in passes:
         value = headers.get(raw)
@@ -90,13 +97,16 @@ def new_call(
         id=call_id,
         method=operation.method.name,
         face="rest",
-        deadline=_deadline(headers.get(_TIMEOUT)),
         headers=passed,
-        principal=principal,
     )
 
 
-def _deadline(told: bytes | None) -> float | None:
+def deadline(headers: HeaderMap) -> float | None:
+    """When the caller's patience ends, in loop time, if it says.
+
+    Raises InvalidRequest for a timeout that is no number of milliseconds.
+    """
+    told = headers.get(_TIMEOUT)
     if told is None:
         return None
     if not told.isdigit() or not 0 < int(told) <= MAX_TIMEOUT_MS:
@@ -188,12 +198,17 @@ async def _from_multipart(
     incoming = Incoming(
         headers, receive, limit=settings.max_upload_bytes, stall=settings.stall, advice=advice
     )
-    form = FormBody(message, operation.kinds, limit=settings.max_request_bytes)
+    form = FormBody(
+        message,
+        operation.kinds,
+        limit=settings.max_request_bytes,
+        settled=operation.constants.keys(),
+    )
     try:
         await form.read(content_type, incoming)
         body = Body.from_value(message, {**form.members, **operation.constants}, form.upload)
         body.check()
-        return Request(body, _streamed(operation, body), files=form)
+        return Request(body, _streamed(operation, body), files=form, receive=incoming.beyond)
     except BaseException:
         form.close()
         raise

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from services.auth import Keyring
+from services.call import Call
 
 
 class PageAnswer(NamedTuple):
@@ -17,7 +18,7 @@ class PageAnswer(NamedTuple):
     status: int = 200
 
 
-Page: TypeAlias = Callable[[], PageAnswer]
+Page: TypeAlias = Callable[[], PageAnswer | Awaitable[PageAnswer]]
 """A page beside the contract (metrics, playground), asked with GET."""
 
 
@@ -50,7 +51,8 @@ class RestSettings:
     own limits. stall: how long a caller may send nothing of a body, or take nothing of an answer.
     pass_in: names of headers that go on to the upstream beyond the known ones, lower case.
     pass_out: names of headers that the services may add to answers, for web pages to read.
-    pages: further GET paths.
+    pages: further GET paths. ended: told of each call that failed and how; a call whose service
+    told so itself may be told of again. opengatellm: whether callers see OpenGateLLM's habits.
     """
 
     keyring: Keyring
@@ -68,3 +70,5 @@ class RestSettings:
     pass_out: frozenset[str] = frozenset()
     pages: Mapping[str, Page] = field(default_factory=dict)
     version: str = "0"
+    ended: Callable[[Call, str], None] = lambda call, outcome: None
+    opengatellm: bool = False

@@ -1,4 +1,7 @@
-"""OpenGateLLM 0.2's POST /v1/rerank: `prompt` and `input` in, `data` with scores out."""
+"""OpenGateLLM 0.2's POST /v1/rerank: `prompt` and `input` in, `data` with scores out.
+
+Between the versions it answered with both lists, 0.2's and ours: that is `both_lists`.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +25,18 @@ def _read(value: dict[str, Any]) -> Converted:
     return Converted({**rest, "query": prompt, "documents": texts}, _answer)
 
 
+def both_lists(ours: dict[str, Any]) -> dict[str, Any]:
+    """An answer of ours with `data` beside `results`. Raises UpstreamProtocol without results."""
+    return {"object": "list"} | ours | {"data": _data(ours)}
+
+
 def _answer(ours: dict[str, Any]) -> dict[str, Any]:
-    data = [
+    kept = {name: ours[name] for name in ("id", "model", "usage") if ours.get(name) is not None}
+    return {"object": "list", **kept, "data": _data(ours)}
+
+
+def _data(ours: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
         {
             "object": "rerank",
             "score": result.get("relevance_score"),
@@ -31,8 +44,6 @@ def _answer(ours: dict[str, Any]) -> dict[str, Any]:
         }
         for result in listed(ours, "results")
     ]
-    kept = {name: ours[name] for name in ("id", "model", "usage") if ours.get(name) is not None}
-    return {"object": "list", **kept, "data": data}
 
 
 FORM = Form(

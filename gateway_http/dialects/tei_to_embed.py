@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from gateway_http.dialects.base import Converted, Form, listed, required, wrong
 from services import errors
 
@@ -26,7 +28,7 @@ def _read(value: dict[str, Any]) -> Converted:
 def _answer(ours: dict[str, Any]) -> list[Any]:
     items = listed(ours, "data")
     vectors = [item.get("embedding") for item in items]
-    if not all(isinstance(vector, list) for vector in vectors):
+    if not all(isinstance(vector, list | np.ndarray) for vector in vectors):
         raise errors.UpstreamProtocol("the upstream's answer has vectors that are no lists")
     places = [item.get("index", place) for place, item in enumerate(items)]
     if not all(type(place) is int for place in places) or sorted(places) != [*range(len(items))]:

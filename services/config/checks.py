@@ -28,10 +28,6 @@ class Problem:
 # What would be accepted and then ignored: the key, when it is set so, and what to do instead.
 # `[*]` is every item of a list. An entry goes when the feature comes.
 NOT_YET: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "workers": (
-        lambda value: value != 1,
-        "leave it out, and run one process per core behind a load balancer",
-    ),
     "grpc.tls": (
         lambda value: value is not None,
         "leave it out, and let a proxy or service mesh in front end TLS",
@@ -40,29 +36,9 @@ NOT_YET: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: value is not None,
         "leave it out, and let a proxy or ingress in front end TLS",
     ),
-    "auth.keys[*].limits": (
-        lambda value: (
-            any(limit is not None for limit in value.values())
-            if isinstance(value, dict)
-            else value is not None
-        ),
-        "leave it out, and bound the whole gateway with limits.max_in_flight",
-    ),
-    "ledger.url": (
-        lambda value: value not in (None, ""),
-        "leave it out, and take usage from the logs or from /metrics",
-    ),
     "telemetry.otlp_endpoint": (
         lambda value: value not in (None, ""),
         "leave it out; traceparent still passes to the upstreams",
-    ),
-    "state.url": (
-        lambda value: not str(value).startswith("memory://"),
-        "leave it out; limits hold within this process",
-    ),
-    "compat.opengatellm": (
-        lambda value: value is True,
-        "leave it out; OpenGateLLM's model file itself is read",
     ),
 }
 
@@ -77,7 +53,15 @@ _EXAMPLES: dict[ModelType, tuple[str, str, str]] = {
 
 def problems(data: Mapping[str, Any]) -> Iterator[Problem]:
     """Every problem of a file's data, in no particular order."""
-    for check in (_not_yet, _same_names, _two_defaults, _same_keys, _open_to_all, _same_address):
+    for check in (
+        _not_yet,
+        _same_names,
+        _two_defaults,
+        _same_keys,
+        _open_to_all,
+        _same_address,
+        _shared_socket_file,
+    ):
         yield from check(data)
 
 
@@ -189,6 +173,15 @@ def _same_address(data: Mapping[str, Any]) -> Iterator[Problem]:
     if grpc is not None and grpc == http and (grpc.port or grpc.path):
         message = "gRPC and REST cannot share an address"
         yield Problem(("http", "address"), message, "give each its own", ("grpc", "address"))
+
+
+def _shared_socket_file(data: Mapping[str, Any]) -> Iterator[Problem]:
+    """The kernel shares a port out among processes, and a socket file not."""
+    grpc = dict(_addresses(data)).get("grpc")
+    if data.get("workers", 1) != 1 and grpc is not None and grpc.is_unix:
+        message = "several workers cannot share a gRPC socket file"
+        hint = "either listen on host:port, or leave out workers"
+        yield Problem(("grpc", "address"), message, hint)
 
 
 def _addresses(data: Mapping[str, Any]) -> Iterator[tuple[str, Address]]:

@@ -129,6 +129,13 @@ def _scheme(schemes: tuple[str, ...]) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _ledger_file(text: str) -> str:
+    kind, _, path = text.partition(":")
+    if kind != "postgresql" and (not path or path.startswith(("//", ":"))):
+        raise Malformed("expected the path of a file", f"such as {kind}:usage or {kind}:/var/usage")
+    return text
+
+
 def _address(value: Any) -> Address:
     if isinstance(value, Address):
         return value
@@ -153,11 +160,19 @@ HeaderName = Annotated[str, Strict(), AfterValidator(_header), Says("a header na
 Origin = Annotated[str, Strict(), AfterValidator(_origin), Says("an origin")]
 BaseUrl = Annotated[str, Strict(), AfterValidator(base_url), Says("a URL", secret=True)]
 LedgerUrl = Annotated[
-    str, Strict(), _scheme(("jsonl:", "sqlite:", "postgresql://")), Says("a URL", secret=True)
+    str,
+    Strict(),
+    _scheme(("jsonl:", "sqlite:", "postgresql://")),
+    AfterValidator(_ledger_file),
+    Says("a URL", secret=True),
 ]
 StateUrl = Annotated[
-    str, Strict(), _scheme(("memory://", "redis://", "rediss://")), Says("a URL", secret=True)
+    str,
+    Strict(),
+    _scheme(("memory://", "redis://", "rediss://", "unix://", "valkey://", "valkeys://")),
+    Says("a URL", secret=True),
 ]
+StoreFailure = Annotated[Literal["open", "closed"], Says("open or closed")]
 Listen = Annotated[
     Address, BeforeValidator(_address), PlainSerializer(str), Says("host:port or unix:/path")
 ]

@@ -4,6 +4,7 @@ Changes the tree before it is judged: what we have under another name is renamed
 file's own key stays in messages), what we have not is dropped with one warning for each key.
 """
 
+import math
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -24,29 +25,52 @@ UNUSED = (
     "model_active_params",
     "qos_metric",
     "qos_limit",
+    "carbon",
+    "default_internet",
 )
-# The older form: models[].id, models[].clients[].{model, args: {api_url, api_key, timeout}}.
+# The older form: models[].id, models[].clients[].{model, costs, args: {api_url, api_key, timeout}}.
 LEGACY_MODEL = {"id": "name", "clients": "providers"}
 LEGACY_CLIENT = {"model": "model_name"}
 LEGACY_ARGS = {"api_url": "url", "api_key": "key"}
+LEGACY_COSTS = {
+    "prompt_tokens": "model_cost_prompt_tokens",
+    "completion_tokens": "model_cost_completion_tokens",
+}
+LEGACY_AUTH = ("master_username", "master_key", "max_token_expiration_days")
 
 # What takes the place of a setting.
 INSTEAD = {
     "auth_master_key": "auth.keys",
-    "routing_max_retries": "retry.attempts",
+    "routing_max_retries": "timeouts.queue",
     "routing_retry_countdown": "timeouts.queue",
     "log_format": "telemetry.log_format",
 }
-_SECTIONS: dict[str, str] = {
-    "dependencies": "no database or other service is needed",
-    "settings": "",
+_UNUSED = "this is not used"
+_NO_SERVICE = "no database or other service is needed"
+_SECTIONS: dict[str, str] = {"dependencies": _NO_SERVICE, "settings": ""}
+_LEGACY_SECTIONS: dict[str, str] = {
+    "databases": _NO_SERVICE,
+    "general": "",
+    "internet": "",
+    "mcp": "",
+    "monitoring": "",
+    "multi_agents_search": "",
+    "playground": "",
+    "rate_limit": "",
+    "usages": "",
+    "web_search": "",
 }
 
 
 def adopt(root: Node, report: Report) -> None:
     """Turn OpenGateLLM's keys of a file's tree into ours, in place."""
     members = root.mapping()
-    for name, reason in _SECTIONS.items():
+    notes = _Notes(report)
+    models = _items(members.get("models"))
+    is_legacy = any("clients" in model.mapping() for model in models)
+    if is_legacy:
+        _drop(LEGACY_AUTH, members.get("auth"), ("auth",), notes, f"{_UNUSED}; see auth.keys")
+    for name, reason in (_SECTIONS | (_LEGACY_SECTIONS if is_legacy else {})).items():
         section = members.pop(name, None)
         if section is None:
             continue
@@ -56,8 +80,7 @@ def adopt(root: Node, report: Report) -> None:
         instead = [f"{key}: see {INSTEAD[key]}" for key in keys if key in INSTEAD]
         hint = ", ".join(instead) or reason
         report.warn((name,), section.key_at, f"this section is not used{listed}", hint)
-    notes = _Notes(report)
-    for index, model in enumerate(_items(members.get("models"))):
+    for index, model in enumerate(models):
         _model(model, ("models", index), notes)
     for kind in _items(members.get("required_types")):
         _type(kind)
@@ -105,7 +128,7 @@ def _model(model: Node, loc: Loc, notes: _Notes) -> None:
         if old in members:
             _rename(members, old, new, notes.report, loc)
         _raise_to_model(members, providers, old, new)
-    _drop_unused(model, loc, notes)
+    _drop(UNUSED, model, loc, notes)
 
 
 def _provider(provider: Node, loc: Loc, notes: _Notes) -> None:
@@ -122,18 +145,33 @@ def _provider(provider: Node, loc: Loc, notes: _Notes) -> None:
             if LEGACY_ARGS.get(key, key) in members:
                 notes.report.fault((*loc, "args", key), node.key_at, "this is set twice")
             members.setdefault(LEGACY_ARGS.get(key, key), node)
+    _costs(members)
+    if "max_parallel_requests" in members:
+        _rename(members, "max_parallel_requests", "max_concurrency", notes.report, loc)
     _inflight(members)
-    _drop_unused(provider, loc, notes)
+    _drop(UNUSED, provider, loc, notes)
+
+
+def _costs(members: dict[str, Node]) -> None:
+    """The older `costs`; whatever else stands in it stays, and is a fault."""
+    told = members["costs"].mapping() if "costs" in members else {}
+    for old, new in LEGACY_COSTS.items():
+        if old in told and new not in members:
+            members[new] = told.pop(old)
+            members[new].written = f"costs.{old}"
+            if not told:
+                del members["costs"]
 
 
 def _inflight(members: dict[str, Node]) -> None:
-    """A quality-of-service limit on calls in flight is our max_concurrency."""
+    """A quality-of-service limit on calls in flight is our max_concurrency; a part of a call
+    that it may have beyond whole ones is no call."""
     metric, limit = members.get("qos_metric"), members.get("qos_limit")
     if metric is None or limit is None or metric.value != "inflight":
         return
     if "max_concurrency" not in members and _number(limit) is not None:
-        if isinstance(limit.value, float) and limit.value.is_integer():
-            limit.value = int(limit.value)
+        if isinstance(limit.value, float) and math.isfinite(limit.value):
+            limit.value = math.floor(limit.value)
         limit.written = "qos_limit"
         members["max_concurrency"] = limit
         del members["qos_metric"], members["qos_limit"]
@@ -155,18 +193,24 @@ def _raise_to_model(members: dict[str, Node], providers: list[Node], old: str, n
     for index, provider in enumerate(providers):
         node = provider.mapping().pop(old, None)
         if node is not None:
-            node.written = f"providers[{index}].{old}"
+            node.written = f"providers[{index}].{node.written or old}"
             found.append(node)
     if found and new not in members:
-        numbers = {number: node for node in found if (number := _number(node)) is not None}
-        members[new] = numbers[max(numbers)] if len(numbers) == len(found) else found[0]
+        faulty = [node for node in found if _number(node) is None]
+        members[new] = faulty[0] if faulty else max(found, key=lambda node: _number(node) or 0)
 
 
-def _drop_unused(holder: Node, loc: Loc, notes: _Notes) -> None:
-    members = holder.mapping()
+def _drop(
+    unused: tuple[str, ...],
+    holder: Node | None,
+    loc: Loc,
+    notes: _Notes,
+    message: str = _UNUSED,
+) -> None:
+    members = holder.mapping() if holder is not None else {}
     for key in list(members):
-        if any(fnmatchcase(key, pattern) for pattern in UNUSED):
-            notes.add((*loc, key), members.pop(key), "this is not used")
+        if any(fnmatchcase(key, pattern) for pattern in unused):
+            notes.add((*loc, key), members.pop(key), message)
             notes.report.forget((*loc, key))
 
 

@@ -33,6 +33,7 @@ from services.config.kinds import (
     Secret,
     Sha256,
     StateUrl,
+    StoreFailure,
     Strategy,
     Switch,
     TransportKind,
@@ -164,9 +165,29 @@ class Model(Section):
     cost_completion_tokens: Annotated[Number, Field(ge=0)] = Field(
         default=0, description="Cost of a million completion tokens."
     )
+    max_in_flight: Count | None = Field(
+        default=None, description="Calls at its providers at the same time; null is unlimited."
+    )
+    max_queue: Count | None = Field(
+        default=None, description="Calls that wait for it; null leaves it to limits.max_queue."
+    )
     providers: Annotated[tuple[Provider, ...], Field(min_length=1)] = Field(
         description="The servers that answer for it."
     )
+
+
+class OnStoreFailure(Section):
+    """What each limit does while the shared store does not answer: let calls in, or refuse."""
+
+    rpm: StoreFailure = Field(default="open", description="For requests a minute.")
+    rpd: StoreFailure = Field(default="open", description="For requests a day.")
+    tpm: StoreFailure = Field(default="open", description="For tokens a minute.")
+    tpd: StoreFailure = Field(default="open", description="For tokens a day.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_for_all(cls, data: Any) -> Any:
+        return dict.fromkeys(cls.model_fields, data) if isinstance(data, str) else data
 
 
 class KeyLimits(Section):
@@ -175,6 +196,12 @@ class KeyLimits(Section):
     rpm: Count | None = Field(default=None, description="Requests a minute.")
     rpd: Count | None = Field(default=None, description="Requests a day.")
     tpm: Count | None = Field(default=None, description="Tokens a minute.")
+    tpd: Count | None = Field(default=None, description="Tokens a day.")
+    on_store_failure: OnStoreFailure = Field(
+        default=OnStoreFailure(),
+        description="While state.url does not answer: open lets calls in, closed refuses them; "
+        "one word for all limits, or one for each.",
+    )
 
 
 class Key(Section):
@@ -207,9 +234,14 @@ class Limits(Section):
     """What the whole gateway takes on at the same time, and how much in one request."""
 
     max_in_flight: Count | None = Field(
-        default=1000, description="Calls in work; null is unlimited."
+        default=1000,
+        description="Calls at upstreams at the same time; null is unlimited. A model that has less "
+        "than its equal share of them is still served while they are taken.",
     )
-    max_queue: Count | None = Field(default=1000, description="Calls that wait; null is unlimited.")
+    max_queue: Count | None = Field(
+        default=1000,
+        description="Calls that wait for a free place; null is unlimited, 0 refuses at once.",
+    )
     max_request_bytes: Annotated[Bytes, Field(le=MAX_GRPC_BYTES)] = Field(
         default=67_108_864, description="Largest request, in bytes, on both faces."
     )
@@ -253,7 +285,11 @@ class Breaker(Section):
 class Probes(Section):
     """How providers are watched."""
 
-    interval: Seconds = Field(default=10, description="Seconds between two probes of a provider.")
+    interval: Seconds = Field(
+        default=10,
+        description="Seconds within which a provider that dies, hangs or comes back is noticed; "
+        "it is asked twice in that time, without cost.",
+    )
 
 
 class Heartbeat(Section):
@@ -288,6 +324,11 @@ class Ledger(Section):
         repr=False,
         description="jsonl:PATH, sqlite:PATH or postgresql://...; null is none.",
     )
+    max_queue: Annotated[Count, Field(ge=1, le=10_000_000)] = Field(
+        default=10_000,
+        description="Records that wait in memory while it cannot be written to; what does not "
+        "fit is lost and counted.",
+    )
 
 
 class Telemetry(Section):
@@ -305,7 +346,13 @@ class State(Section):
     """Where counters of limits live."""
 
     url: StateUrl = Field(
-        default="memory://", repr=False, description="memory:// (this process) or redis://..."
+        default="memory://",
+        repr=False,
+        description="memory:// (this process), or redis://, rediss:// or unix:// of a Redis or "
+        "Valkey that all processes share.",
+    )
+    timeout: Annotated[Seconds, Field(le=10)] = Field(
+        default=0.1, description="Seconds that a call waits for the store at most."
     )
 
 

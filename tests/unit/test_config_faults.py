@@ -355,7 +355,7 @@ def test_all_faults_of_a_file_are_reported_together_in_its_order() -> None:
     text = (
         "grcp: {}\n"
         "timeouts: {total: soon}\n"
-        "workers: 3\n"
+        "workers: -3\n"
         "models:\n"
         "  - name: a\n"
         "    type: chat\n"

@@ -83,6 +83,27 @@ def read(text: str) -> Config:
     return parse(text, "config.yml", {})
 
 
+OLDER = """\
+general: {log_level: DEBUG}
+databases: [{type: sql, args: {url: "postgresql://${DATABASE_HOST}/api"}}]
+auth: {master_key: changeme}
+models:
+  - id: embeddings
+    type: text-embeddings-inference
+    default_internet: true
+    clients:
+      - model: BAAI/bge-m3
+        type: tei
+        costs: {prompt_tokens: 1, completion_tokens: 3}
+        carbon: {total_params: 24}
+        args: {api_url: "http://tei:80"}
+      - model: BAAI/bge-m3
+        type: tei
+        costs: {prompt_tokens: 2}
+        args: {api_url: "http://tei2:80"}
+"""
+
+
 def fault(text: str) -> list[str]:
     with pytest.raises(ConfigError) as caught:
         read(text)
@@ -117,7 +138,7 @@ def test_what_is_not_used_of_the_first_generation_is_said_once_each() -> None:
         "this is not used",
         "config.yml:31:1: settings: this section is not used "
         "(auth_master_key, disabled_routers, routing_max_retries); "
-        "auth_master_key: see auth.keys, routing_max_retries: see retry.attempts",
+        "auth_master_key: see auth.keys, routing_max_retries: see timeouts.queue",
     )
 
 
@@ -150,6 +171,49 @@ def test_the_older_form_with_clients_and_args_is_read() -> None:
     )
 
 
+def test_the_older_form_s_costs_and_sections_are_read() -> None:
+    config = read(OLDER)
+    model = config.models[0]
+    assert (model.cost_prompt_tokens, model.cost_completion_tokens) == (2, 3)
+    assert config.auth.keys == ()
+    told = [warning.split(": ", 1)[1] for warning in config.warnings]
+    assert told[:4] == [
+        "general: this section is not used (log_level)",
+        "databases: this section is not used; no database or other service is needed",
+        "auth.master_key: this is not used; see auth.keys",
+        "models[0].id: an older name of 'name'",
+    ]
+    assert "models[0].default_internet: this is not used" in told
+    assert "models[0].providers[0].carbon: this is not used" in told
+
+
+def test_the_older_form_s_sections_are_faults_in_a_file_without_clients() -> None:
+    text = OLDER.replace("id:", "name:").replace("clients:", "providers:")
+    faulty = {one.split(": ")[1] for one in fault(text)}
+    assert {"general", "auth.master_key"} <= faulty
+
+
+@pytest.mark.parametrize(
+    ("limit", "concurrency"),
+    [("qos_limit: 8", 8), ("qos_limit: 8.0", 8), ("qos_limit: 2.5", 2), ("qos_limit: 0", 0)],
+)
+def test_a_limit_on_calls_in_flight_is_max_concurrency(limit: str, concurrency: int) -> None:
+    config = read(SECOND.replace("qos_limit: 8", limit))
+    assert config.models[0].providers[0].max_concurrency == concurrency
+    assert "providers[0].qos" not in "".join(config.warnings)
+
+
+def test_a_limit_on_calls_in_flight_beside_max_concurrency_is_not_used() -> None:
+    config = read(SECOND.replace("qos_limit: 8", "qos_limit: 8\n        max_concurrency: 3"))
+    assert config.models[0].providers[0].max_concurrency == 3
+    assert "providers[0].qos_limit: this is not used" in "".join(config.warnings)
+
+
+def test_max_parallel_requests_is_max_concurrency() -> None:
+    config = read(SECOND.replace("qos_metric: ttft", "max_parallel_requests: 5"))
+    assert config.models[0].providers[1].max_concurrency == 5
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -165,6 +229,20 @@ def test_the_older_form_with_clients_and_args_is_read() -> None:
         (
             LEGACY + "        key: k2\n",
             "9:11: models[0].providers[0].args.api_key: this is set twice",
+        ),
+        (
+            OLDER.replace("prompt_tokens: 2", "prompt_tokens: two"),
+            "16:32: models[0].providers[1].costs.prompt_tokens: expected a number, "
+            "found text 'two'",
+        ),
+        (
+            OLDER.replace("{prompt_tokens: 2}", "{prompts: 2}"),
+            "16:9: models[0].clients[1].costs: unknown key; known here: type, url, key, "
+            "model_name, timeout, priority, weight, max_concurrency, transport",
+        ),
+        (
+            SECOND.replace("qos_limit: 8", "qos_limit: -1"),
+            "16:20: models[0].providers[0].qos_limit: must be at least 0, found -1",
         ),
         (
             FIRST.replace("round_robin", "robin"),
