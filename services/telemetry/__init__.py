@@ -1,1 +1,1 @@
-"""What operators see of the gateway: logs."""
+"""What operators see of the gateway: logs and metrics."""

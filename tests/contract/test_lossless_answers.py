@@ -81,7 +81,7 @@ async def _rig() -> AsyncIterator[Lab]:
         yield one
 
 
-async def _answered(rig: Lab, way: Way, one: Recording, *, asked_usage: bool = True) -> Got:
+async def answered(rig: Lab, way: Way, one: Recording, *, asked_usage: bool = True) -> Got:
     """The recorded answer, asked for in the plainest way that yields it as it is."""
     operation = OPERATIONS[one.operation]
     streamed = one.direction == "stream"
@@ -106,7 +106,7 @@ async def test_an_answer_comes_back_to_the_caller_as_it_was(
     rig: Lab, way: Way, one: Recording
 ) -> None:
     rig.script(Record(one.file))
-    got = await _answered(rig, way, one)
+    got = await answered(rig, way, one)
     assert got.failure is None
     (text,) = got.texts
     want = one.bytes if one.delivers is None else codec.dumps(one.delivers)
@@ -132,7 +132,7 @@ async def test_a_document_comes_back_to_the_caller_as_it_was(
     rig: Lab, way: Way, one: Recording
 ) -> None:
     rig.script(Record(one.file))
-    got = await _answered(rig, way, one)
+    got = await answered(rig, way, one)
     assert got.failure is None
     assert got.document == one.text_body()
 
@@ -190,7 +190,7 @@ async def test_a_stream_comes_back_event_by_event_however_it_is_framed_and_cut(
 ) -> None:
     reframe, chunking = FRAMINGS[framing]
     rig.script(Sse(reframe(one.bytes.decode()).encode(), chunking=chunking))
-    got = await _answered(rig, way, one)
+    got = await answered(rig, way, one)
     _same_events(one, way, got, _events(one))
 
 
@@ -200,7 +200,7 @@ async def test_a_stream_lacks_nothing_but_the_usage_chunk_that_nobody_asked_for(
     rig: Lab, way: Way, one: Recording
 ) -> None:
     rig.script(Record(one.file))
-    got = await _answered(rig, way, one, asked_usage=False)
+    got = await answered(rig, way, one, asked_usage=False)
     wanted = []
     for event in _events(one):
         value = canonical.loads(event)
