@@ -1,4 +1,4 @@
-"""Builds everything, starts both faces, and ends them in order. Only this module knows everything.
+"""Starts both faces on a runtime, takes new configurations, and ends all in order.
 
 Nothing half-started stays behind: whatever fails, what was begun is closed again.
 """
@@ -9,36 +9,21 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from random import SystemRandom
-from typing import Any
 
-from gateway_http import RestApp, RestSettings
-from services import assembly, rest_server
-from services.auth import Keyring
-from services.chat import ChatService
-from services.config import Address, Config, Fault
-from services.dispatch import Dispatch
-from services.embed import EmbedService
-from services.errors import DeadlineExceeded, TetradError, UpstreamUnavailable
-from services.inflight import InFlight
-from services.models import ModelService
-from services.rerank import RerankService
-from services.routing.table import RoutedModel, Router, Table
-from services.server import bind, face, status
-from services.telemetry.logs import log_call
-from services.transcribe import TranscribeService
-from services.upstream import probe
+from gateway_http import RestApp
+from services import rest_server
+from services.config import Address, Config
+from services.reload import Change, Source
+from services.routing.table import Table
+from services.runtime import Runtime, StartError
+from services.server import face
 from services.upstream.transport import Transport
-from services.watch import Watch
+from services.worker_seat import Seat
 
-FIRST_ANSWER = 10.0
-"""Seconds that a server named by `--upstream` may take to answer at the start."""
-
-_ASK_AGAIN = 0.25
-"""Seconds between two attempts to reach it."""
+__all__ = ["BindErrors", "Running", "StartError", "gateway", "serve"]
 
 _CLOSING = 1.0
 """Seconds that pages, connections and last statuses get to end when all calls have."""
@@ -46,185 +31,77 @@ _CLOSING = 1.0
 _ENDING = 2.0
 """Seconds that calls get to tell their callers that they are ended."""
 
-_NO_RELOAD = "SIGHUP: this version does not reload; restart it to take a new configuration"
-
 BindErrors = (face.BindError, rest_server.BindError)
 
 _log = logging.getLogger("tetrad")
 
 
-class StartError(Exception):
-    """The gateway cannot start on this configuration; `faults` are for the user."""
-
-    def __init__(self, faults: list[Fault]) -> None:
-        super().__init__("\n".join(map(str, faults)))
-        self.faults = faults
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Running:
     """A gateway that answers: where, and with which models. `http` is None without REST."""
 
     grpc: Address
     http: Address | None
-    table: Table
-
-
-@dataclass(slots=True)
-class Life:
-    """What the REST face sees of the process: readiness and drain."""
-
-    router: Router
-    in_flight: InFlight
+    runtime: Runtime
+    rest: RestApp | None
 
     @property
-    def draining(self) -> bool:
-        """Whether no further call is let in."""
-        return self.in_flight.draining
+    def table(self) -> Table:
+        """The models in use."""
+        return self.runtime.router.table
 
-    def enter(self) -> None:
-        """A call begins. Raises errors.Draining and errors.Overloaded."""
-        self.in_flight.__enter__()
-
-    def leave(self) -> None:
-        """A call that had entered has ended."""
-        self.in_flight.__exit__(None, None, None)
-
-    def ready(self) -> tuple[bool, dict[str, Any]]:
-        """Ready unless draining; and each model's state."""
-        models = {
-            model.name: {
-                "type": model.type,
-                "ready": model.ready,
-                "providers": {route.name: route.ready for route in model.routes},
-            }
-            for model in self.router.table.models
-        }
-        return not self.draining, {"draining": self.draining, "models": models}
+    async def take(self, config: Config, generation: int) -> None:
+        """Go on with another configuration. Raises StartError, and nothing has changed then."""
+        await self.runtime.take(config, generation)
+        if self.rest is not None:
+            self.rest.configure(self.runtime.rest_settings())
 
 
 @asynccontextmanager
-async def gateway(config: Config) -> AsyncIterator[Running]:
-    """A running gateway; leaving the block drains it.
+async def gateway(config: Config, seat: Seat | None = None) -> AsyncIterator[Running]:
+    """A running gateway; leaving the block drains it. `seat`: its place among several workers.
 
     Raises StartError and one of BindErrors.
     """
     transport = Transport()
     try:
-        table, watch = await _models(config, transport)
-        faults = config.required_type_faults({model.type for model in table.models})
-        if faults:
-            raise StartError(faults)
-        router = Router(table, SystemRandom())
-        in_flight = InFlight(config.limits.max_in_flight)
-        services = _services(config, router, in_flight)
-        grpc_face = face.GrpcFace(
-            services,
-            bind.Settings(
-                Keyring.of(config),
-                in_flight,
-                config.limits.max_request_bytes,
-                config.metadata.pass_in,
-            ),
-        )
-        rest = _rest(config, services, Life(router, in_flight)) if config.http else None
-        async with watch, _faces(config, grpc_face, rest, in_flight) as (grpc_at, http_at):
-            yield Running(grpc_at, http_at, table)
+        runtime = await Runtime.start(config, transport, seat)
+        try:
+            grpc_face = face.GrpcFace(runtime.services, runtime.grpc, shared=seat is not None)
+            app = RestApp(runtime.services, runtime.rest_settings()) if config.http else None
+            rest = rest_server.RestServer(app) if app else None
+            async with _faces(runtime, grpc_face, rest, seat) as (grpc_at, http_at):
+                yield Running(grpc_at, http_at, runtime, app)
+        finally:
+            await runtime.close()
     finally:
         await transport.aclose()
 
 
-async def _models(config: Config, transport: Transport) -> tuple[Table, Watch]:
-    configured, watched = assembly.table(config, transport)
-    models: dict[str, RoutedModel] = {model.name: model for model in configured.models}
-    for url in config.upstreams:
-        recognised = await _first_answer(transport, url)
-        for model, one in assembly.found_models(config, url, recognised, transport):
-            known = models.setdefault(model.name, model)
-            if known.type != model.type:
-                raise StartError([_clash(url, known, model)])
-            if known is not model:
-                known.routes += model.routes
-            watched.append(one)
-    return Table(models.values()), Watch(watched, transport, config.probes.interval)
-
-
-def _clash(url: str, known: RoutedModel, found: RoutedModel) -> Fault:
-    said = f"its model `{found.name}` is of type {found.type}, one of that name is {known.type}"
-    hint = "give one of them another name in a configuration"
-    return Fault("", 0, 0, f"--upstream {url}", said, hint)
-
-
-async def _first_answer(transport: Transport, url: str) -> probe.Recognised:
-    """What the server at an `--upstream URL` is. It may still be starting. Raises StartError."""
-    until = asyncio.get_running_loop().time() + FIRST_ANSWER
-    said = "it does not answer"
-    try:
-        async with asyncio.timeout_at(until):
-            while True:
-                try:
-                    return await probe.recognise(transport, url, "")
-                except (UpstreamUnavailable, DeadlineExceeded) as error:
-                    said = str(error)
-                await asyncio.sleep(_ASK_AGAIN)
-    except TimeoutError:
-        said = f"no answer within {FIRST_ANSWER:g} s: {said}"
-    except TetradError as error:
-        said = str(error)
-    hint = "start the server, or correct the URL"
-    raise StartError([Fault("", 0, 0, f"--upstream {url}", said, hint)])
-
-
-def _services(config: Config, router: Router, in_flight: InFlight) -> Mapping[str, object]:
-    dispatch = Dispatch(router, log_call, lambda: in_flight.ending)
-
-    def error_status(error: TetradError, request_id: str) -> bytes:
-        return status.rpc_status(error, request_id).SerializeToString()
-
-    return {
-        "tetrad.v1.ChatService": ChatService(dispatch),
-        "tetrad.v1.EmbedService": EmbedService(dispatch, error_status),
-        "tetrad.v1.TranscribeService": TranscribeService(dispatch, config.limits.max_upload_bytes),
-        "tetrad.v1.RerankService": RerankService(dispatch),
-        "tetrad.v1.ModelService": ModelService(router),
-    }
-
-
-def _rest(config: Config, services: Mapping[str, object], life: Life) -> rest_server.RestServer:
-    assert config.http is not None  # noqa: S101  (the caller asked)
-    settings = RestSettings(
-        keyring=Keyring.of(config),
-        state=life,
-        max_request_bytes=config.limits.max_request_bytes,
-        max_upload_bytes=config.limits.max_upload_bytes,
-        cors=config.http.cors,
-        relay=config.relay,
-        heartbeat_first=config.heartbeat.first,
-        heartbeat_every=config.heartbeat.every,
-        pass_in=frozenset(config.metadata.pass_in),
-        pass_out=frozenset(config.metadata.pass_out),
-    )
-    return rest_server.RestServer(RestApp(services, settings))
-
-
 @asynccontextmanager
 async def _faces(
-    config: Config,
+    runtime: Runtime,
     grpc_face: face.GrpcFace,
     rest: rest_server.RestServer | None,
-    in_flight: InFlight,
+    seat: Seat | None,
 ) -> AsyncIterator[tuple[Address, Address | None]]:
     """Both faces bound, then both started; drained on the way out, or ended at once on an error."""
+    config, in_flight = runtime.config, runtime.in_flight
     grace = closing = 0.0
     try:
         grpc_at = config.grpc.address.with_port(grpc_face.bind(config.grpc.address))
         http_at = None
         if rest is not None and config.http is not None:
-            http_at = config.http.address.with_port(rest.bind(config.http.address))
+            port = rest.bind(
+                config.http.address,
+                shared=seat is not None,
+                listener=seat.listener if seat else None,
+            )
+            http_at = config.http.address.with_port(port)
             await rest.start()
         await grpc_face.start()
         yield grpc_at, http_at
-        grace = config.drain.grace
+        grace = runtime.config.drain.grace
     finally:
         in_flight.drain()
         try:
@@ -245,25 +122,29 @@ async def _nothing() -> None:
     return
 
 
-async def serve(config: Config, announce: Callable[[Running], None]) -> None:
+def _nothing_to_reload() -> None:
+    _log.warning("SIGHUP: this gateway runs without a file, so there is nothing to read again")
+
+
+async def serve(
+    config: Config,
+    announce: Callable[[Running], None],
+    source: Source | None = None,
+    seat: Seat | None = None,
+) -> None:
     """Run until SIGTERM or SIGINT; a second one, or one before the start, ends at once.
 
-    Raises as `gateway`.
+    `source` is where new configurations come from; SIGHUP asks it for one. With a `seat` it is the
+    supervisor who says when to stop, and signals are not looked at. Raises as `gateway`.
     """
-    started, stop, at_once = asyncio.Event(), asyncio.Event(), asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def struck() -> None:
-        (stop if started.is_set() and not stop.is_set() else at_once).set()
+    started = asyncio.Event()
+    stop, at_once = (seat.stop, seat.at_once) if seat else _signals(source, started)
 
     def start(running: Running) -> None:
         announce(running)
         started.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, struck)
-    loop.add_signal_handler(signal.SIGHUP, _log.warning, _NO_RELOAD)
-    run = asyncio.create_task(_run(config, start, stop))
+    run = asyncio.create_task(_run(config, start, stop, source, seat))
     second = asyncio.create_task(at_once.wait())
     await asyncio.wait({run, second}, return_when=asyncio.FIRST_COMPLETED)
     second.cancel()
@@ -275,8 +156,63 @@ async def serve(config: Config, announce: Callable[[Running], None]) -> None:
     await run
 
 
-async def _run(config: Config, announce: Callable[[Running], None], stop: asyncio.Event) -> None:
-    async with gateway(config) as running:
+def _signals(
+    source: Source | None, started: asyncio.Event
+) -> tuple[asyncio.Event, asyncio.Event]:
+    """Events that the process's signals set: to stop in order, and to end at once."""
+    stop, at_once = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def struck() -> None:
+        (stop if started.is_set() and not stop.is_set() else at_once).set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, struck)
+    loop.add_signal_handler(signal.SIGHUP, source.reload if source else _nothing_to_reload)
+    return stop, at_once
+
+
+async def _run(
+    config: Config,
+    announce: Callable[[Running], None],
+    stop: asyncio.Event,
+    source: Source | None,
+    seat: Seat | None,
+) -> None:
+    async with gateway(config, seat) as running:
         announce(running)
-        await stop.wait()
-        _log.info("stopping: open calls have %g s to end", config.drain.grace)
+        reloads = asyncio.create_task(_reload(running, source)) if source else None
+        ends = asyncio.create_task(stop.wait())
+        try:
+            # A source that fails ends the gateway, rather than that nobody sees it.
+            await asyncio.wait(
+                {ends, *([reloads] if reloads else [])}, return_when=asyncio.FIRST_COMPLETED
+            )
+            if reloads is not None and reloads.done():
+                reloads.result()
+        finally:
+            ends.cancel()
+            if reloads is not None:
+                reloads.cancel()
+                await asyncio.wait({reloads})
+        _log.info("stopping: open calls have %g s to end", running.runtime.config.drain.grace)
+
+
+async def _reload(running: Running, source: Source) -> None:
+    """Take what comes from the source, for ever."""
+    async for change in source.changes():
+        if change.config is None:
+            running.runtime.refuse(change.faults)
+            continue
+        source.applied(change.generation, await _take(running, change, change.config))
+
+
+async def _take(running: Running, change: Change, config: Config) -> str | None:
+    """Take a change; None, or why it was not taken."""
+    try:
+        await running.take(config, change.generation)
+    except StartError as error:
+        running.runtime.refuse(tuple(error.faults))
+        return str(error)
+    _log.info("generation %d of the configuration is in use", change.generation)
+    return None

@@ -32,7 +32,16 @@ class Body:
     raise errors.InvalidRequest for a request and errors.UpstreamProtocol for an answer.
     """
 
-    __slots__ = ("_json", "_value", "_wire", "document", "message", "upload", "usage_asked")
+    __slots__ = (
+        "_cut",
+        "_json",
+        "_value",
+        "_wire",
+        "document",
+        "message",
+        "upload",
+        "usage_asked",
+    )
 
     def __init__(self, message: str) -> None:
         self.message = message
@@ -42,6 +51,7 @@ class Body:
         self._json: bytes | None = None
         self._value: Any = None
         self._wire: bytes | None = None
+        self._cut: codec.VectorText | None = None
 
     @classmethod
     def from_json(
@@ -71,6 +81,13 @@ class Body:
         return body
 
     @classmethod
+    def from_vectors(cls, message: str, text: codec.VectorText, json: bytes | None = None) -> Body:
+        """From a text whose vectors were cut out, and that text if they are still as they came."""
+        body = cls(message)
+        body._cut, body._value, body._json = text, text.value, json
+        return body
+
+    @classmethod
     def from_document(cls, message: str, document: Document) -> Body:
         """From an answer that is not JSON."""
         body = cls(message)
@@ -80,7 +97,9 @@ class Body:
     def json(self) -> bytes:
         """The JSON text; as it came, if it came as JSON."""
         if self._json is None:
-            if self._value is not None:
+            if self._cut is not None:
+                self._json = self._cut.text()
+            elif self._value is not None:
                 self._json = codec.dumps(self._value)
             elif self._wire is not None and self.document is None:
                 try:
@@ -94,7 +113,7 @@ class Body:
         return self._json
 
     def value(self) -> Any:
-        """The parsed JSON, to be read only."""
+        """The parsed JSON, to be read only; vectors may be numpy rows or codec.Packed."""
         if self._value is None:
             try:
                 self._value = codec.loads(self.json(), replace_surrogates=not self._is_request)
@@ -120,6 +139,8 @@ class Body:
             target.media_type, target.text = self.document.media_type, self.document.text
             return message.SerializeToString()
         try:
+            if self._cut is not None:
+                return codec.encode_cut(self.message, self._cut)
             if self._json is not None:
                 replace = not self._is_request
                 return codec.encode(self.message, self._json, replace_surrogates=replace)

@@ -24,6 +24,11 @@ Start the gateway.
                                             Whisper server, any OpenAI-compatible one) and its
                                             models are served under their own names
 
+A change of the configuration file is taken while it runs, and SIGHUP has it read again; one that
+is no good changes nothing, and /ready says why. Addresses and workers need a restart.
+--workers N (workers: N of the configuration; 0: one for each core) shares both ports among N
+processes, on Linux.
+
 SIGTERM or Ctrl-C lets open calls finish, a second one ends at once.
 Exit codes: 0 clean, 1 bad configuration, 2 bad usage, 3 could not bind."""
 
@@ -34,6 +39,22 @@ The JSON codec by itself, from standard input to standard output.
   tetrad codec decode ChatRequest < request.bin
   tetrad codec roundtrip ChatRequest < request.json
   tetrad codec source ChatRequest            the compiled Python code"""
+
+
+_USAGE = """\
+What callers used, added up from the ledger (ledger.url of the configuration).
+
+  tetrad usage                               per key and model, of ./tetrad.yaml's ledger
+  tetrad usage --since 7d                    of the last seven days (also 12h, 30m, 2w)
+  tetrad usage --since 2026-01-01 --until 2026-02-01 --by key
+                                             January's bill; times are UTC, the end is not included
+  tetrad usage --by day,model --json         one object, for other programs
+  tetrad usage --ledger sqlite:usage.db      another ledger; also jsonl:PATH, postgresql://...
+
+Group by any of key, model, endpoint, day, month, method, face, outcome, source.
+FAILED calls ended with an error, those of LEFT with their caller's leaving; both count what
+was used until then. What an upstream did not tell counts as nothing: --by source shows how much.
+Exit codes: 0 printed, 1 there is no ledger or it cannot be read, 2 bad usage."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_check(commands)
     _add_clients(commands)
     _add_keys(commands)
+    _add_usage(commands)
     _add_codec(commands)
     return parser
 
@@ -193,6 +215,20 @@ def _add_keys(commands: Commands) -> None:  # type: ignore[type-arg]
     new.set_defaults(run=_new_key)
 
 
+def _add_usage(commands: Commands) -> None:  # type: ignore[type-arg]
+    parser = _add(commands, "usage", "what callers used, per key and model", _USAGE)
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--config", type=Path, metavar="FILE", help="default: ./tetrad.yaml")
+    where.add_argument("--ledger", metavar="URL", help="a ledger, in place of the configuration's")
+    parser.add_argument("--since", metavar="TIME", help="from this time on, or 7d, 12h, 30m ago")
+    parser.add_argument("--until", metavar="TIME", help="before this time")
+    parser.add_argument(
+        "--by", default="key,model", metavar="NAMES", help="what to group by (default: key,model)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=_usage)
+
+
 def _add_codec(commands: Commands) -> None:  # type: ignore[type-arg]
     parser = _add(commands, "codec", "JSON to protobuf and back", _CODEC)
     parser.add_argument("action", choices=["encode", "decode", "roundtrip", "source"])
@@ -228,6 +264,12 @@ def _new_key(args: argparse.Namespace) -> int:
     from services.commands import keys
 
     return keys.new(args)
+
+
+def _usage(args: argparse.Namespace) -> int:
+    from services.commands import usage
+
+    return usage.usage(args)
 
 
 def _codec(args: argparse.Namespace) -> int:

@@ -19,6 +19,7 @@ import uvicorn
 
 from gateway_http import GatewayProtocol
 from services.config import Address
+from services.socket_file import remove_stale
 
 _BACKLOG = 2048
 
@@ -61,27 +62,39 @@ class RestServer:
         self._path = ""
         self._task: asyncio.Task[None] | None = None
 
-    def bind(self, address: Address) -> int:
-        """Take the address; returns the port (0 for a socket file). Raises BindError."""
+    def bind(
+        self, address: Address, *, shared: bool = False, listener: socket.socket | None = None
+    ) -> int:
+        """Take the address; returns the port (0 for a socket file). Raises BindError.
+
+        `shared`: beside other processes of ours, the kernel shares connections out. `listener`:
+        a socket that is bound to it already, and that stays its maker's to give back.
+        """
         try:
-            if address.path:
-                bound = socket.socket(socket.AF_UNIX)
-                _remove_stale(address.path)
-                bound.bind(address.path)
-                self._path = address.path
-            else:
-                family, _, _, _, where = socket.getaddrinfo(
-                    address.host, address.port, type=socket.SOCK_STREAM
-                )[0]
-                bound = socket.socket(family)
-                bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                bound.bind(where)
+            bound = listener or self._take(address, shared)
             bound.listen(_BACKLOG)
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise BindError(f"REST cannot listen on {address}: {reason}") from None
         self._socket = bound
         return 0 if address.path else int(bound.getsockname()[1])
+
+    def _take(self, address: Address, shared: bool) -> socket.socket:
+        if address.path:
+            bound = socket.socket(socket.AF_UNIX)
+            remove_stale(address.path)
+            bound.bind(address.path)
+            self._path = address.path
+            return bound
+        family, _, _, _, where = socket.getaddrinfo(
+            address.host, address.port, type=socket.SOCK_STREAM
+        )[0]
+        bound = socket.socket(family)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        bound.bind(where)
+        return bound
 
     async def start(self) -> None:
         """Begin to answer."""
@@ -91,24 +104,23 @@ class RestServer:
 
     async def stop(self, grace: float) -> None:
         """Take no new connections, give open answers `grace` seconds, then close them."""
-        if self._task is not None:
-            # Calls were waited for before; this is for pages and for connections to close.
-            self._server.config.timeout_graceful_shutdown = math.ceil(grace)
-            self._server.should_exit = True
-            await self._task
-        if self._socket is not None:
-            self._socket.close()
-        if self._path:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._path)
-
-
-def _remove_stale(path: str) -> None:
-    """Remove a socket file that nobody listens on; one that is in use fails the bind."""
-    with socket.socket(socket.AF_UNIX) as probe:
         try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            os.unlink(path)
-        except OSError:
-            return
+            if self._task is not None:
+                # Calls were waited for before; this is for pages and for connections to close.
+                self._server.config.timeout_graceful_shutdown = math.ceil(grace)
+                self._server.should_exit = True
+                await self._ended(self._task)
+        finally:
+            if self._socket is not None:
+                self._socket.close()
+            if self._path:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self._path)
+
+    async def _ended(self, task: asyncio.Task[None]) -> None:
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:  # by a second signal: what listens is closed all the same
+            self._server.force_exit = True
+            await task
+            raise

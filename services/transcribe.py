@@ -23,12 +23,22 @@ class TranscribeService:
 
     def __init__(self, dispatch: Dispatch, max_upload_bytes: int) -> None:
         self._dispatch = dispatch
-        self._max_upload_bytes = max_upload_bytes
+        self.max_upload_bytes = max_upload_bytes
 
     async def transcribe(self, request: Body, call: Call) -> Body:
         """TranscribeRequest with its upload to TranscribeResponse."""
         _require_sound(request)
-        return await self._dispatch.unary(TYPE, request, call, lambda adapter: adapter.transcribe)
+        if request.upload is None or request.upload.again:
+            return await self._dispatch.unary(
+                TYPE, request, call, lambda adapter: adapter.transcribe
+            )
+        # A file that is still arriving may take as long as streams may.
+        stream = self._dispatch.streamed(
+            TYPE, request, call, lambda adapter: _in_one(adapter.transcribe)
+        )
+        async with aclosing(stream) as batches:
+            answers = [answer async for batch in batches for answer in batch]
+        return answers[0]
 
     def stream_transcribe(self, request: Body, call: Call) -> AsyncIterator[list[Body]]:
         """TranscribeRequest with its upload to events, in batches; `done` is the last."""
@@ -66,10 +76,10 @@ class TranscribeService:
             if message.WhichOneof("message") != "audio":
                 raise _out_of_order("after `config` only `audio` may follow")
             total += len(message.audio)
-            if total > self._max_upload_bytes:
+            if total > self.max_upload_bytes:
                 raise errors.RequestTooLarge(
-                    f"the audio is longer than the limit of {self._max_upload_bytes} bytes",
-                    metadata={"limit_bytes": str(self._max_upload_bytes)},
+                    f"the audio is longer than the limit of {self.max_upload_bytes} bytes",
+                    metadata={"limit_bytes": str(self.max_upload_bytes)},
                 )
             yield message.audio
 

@@ -24,7 +24,8 @@ LAYERS: list[tuple[str, str]] = [
         "services.errors services.error_base services.error_table services.error_text"
         " services.upstream_error services.body services.upload services.call services.inflight"
         " services.metadata services.sse services.multipart services.form services.config"
-        " services.auth services.usage services.telemetry",
+        " services.auth services.usage services.estimate services.telemetry services.ledger"
+        " services.limits",
     ),
     ("providers", "services.upstream services.routing"),
     (
@@ -33,8 +34,17 @@ LAYERS: list[tuple[str, str]] = [
         " services.models",
     ),
     ("faces", "services.server gateway_http"),
-    ("app", "services.app services.assembly services.watch services.rest_server"),
-    ("cli", "services.cli services.client services.commands services.__main__"),
+    (
+        "app",
+        "services.app services.runtime services.reload services.assembly services.watch"
+        " services.rest_server services.socket_file services.worker_channel services.worker_seat"
+        " services.worker_pages",
+    ),
+    (
+        "cli",
+        "services.cli services.client services.commands services.__main__ services.worker"
+        " services.supervisor services.supervisor_child services.supervisor_ports",
+    ),
 ]
 RANKS = {name: rank for rank, (_, names) in enumerate(LAYERS) for name in names.split()}
 OURS = ("services", "gateway_http", "demo", "tetrad")
@@ -50,6 +60,8 @@ NEVER = [
     ("tetrad", "gateway_http", "gen stands alone"),
     ("tetrad", "demo", "gen stands alone"),
     ("services", "demo", "demo is a process of its own"),
+    ("services.supervisor", "services.app", "the supervisor never loads grpc"),
+    ("services.supervisor_child", "services.app", "the supervisor never loads grpc"),
     ("gateway_http", "demo", "demo is a process of its own"),
 ]
 

@@ -16,11 +16,13 @@ from services.codec.explain import Violation
 from services.codec.jsontext import (
     JsonError,
     NeedExact,
+    Packed,
     check_depth,
     dumps,
     loads,
     loads_exact,
 )
+from services.codec.leaves import base64_bytes
 from services.codec.plan import (
     FieldPlan,
     MessagePlan,
@@ -33,22 +35,32 @@ from services.codec.plan import (
     plan,
     service_plans,
 )
+from services.codec.vectortext import FLOAT32, Row, Vector, VectorText, cut, cut_rows
 
 __all__ = [
+    "FLOAT32",
     "CodecError",
     "DecodeError",
     "FieldPlan",
     "JsonError",
     "MessagePlan",
     "MethodPlan",
+    "Packed",
     "RestPlan",
     "RoutePlan",
+    "Row",
     "ServicePlan",
+    "Vector",
+    "VectorText",
     "Violation",
+    "base64_bytes",
     "check",
+    "cut",
+    "cut_rows",
     "decode",
     "dumps",
     "encode",
+    "encode_cut",
     "encode_value",
     "loads",
     "loads_exact",
@@ -59,6 +71,10 @@ __all__ = [
     "source",
     "to_json",
 ]
+
+
+_WITH_VECTORS = frozenset({"EmbedResponse"})
+"""Messages whose `data` may hold an `embedding` each; `vectortext` knows no others."""
 
 
 class CodecError(ValueError):
@@ -79,6 +95,10 @@ def encode(message: str, json: bytes, *, replace_surrogates: bool = False) -> by
     A lone surrogate is an error, or U+FFFD with `replace_surrogates` (for upstream answers, which
     nobody can mend). Raises JsonError (no JSON) and CodecError (not such a message).
     """
+    if message in _WITH_VECTORS:
+        text = cut(json)
+        if text is not None:
+            return encode_cut(message, text)
     try:
         value = orjson.loads(json)
         check_depth(json)
@@ -87,6 +107,15 @@ def encode(message: str, json: bytes, *, replace_surrogates: bool = False) -> by
         value = loads_exact(json, replace_surrogates=replace_surrogates)
         wire = compiled.TO_EXACT[message](value)
     return wire if wire is not None else _refuse(message, value)
+
+
+def encode_cut(message: str, text: VectorText) -> bytes:
+    """A text that was cut to wire bytes. Raises CodecError."""
+    try:
+        wire = compiled.TO_FAST[message](text.value)
+    except NeedExact:
+        wire = compiled.TO_EXACT[message](text.exact())
+    return wire if wire is not None else _refuse(message, text.value)
 
 
 def encode_value(message: str, value: Any) -> bytes:

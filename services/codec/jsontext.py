@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import orjson
+import pybase64
 
 MAX_DEPTH = 512
 
@@ -48,6 +49,25 @@ class ExactFloat(float):
         self = super().__new__(cls, text)
         self.text = text
         return self
+
+
+class Packed:
+    """A vector as the bytes of its numbers; it prints as base64."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def text(self) -> str:
+        """The base64."""
+        return pybase64.b64encode_as_string(self.data)
+
+
+def _packed(value: Any) -> str:
+    if isinstance(value, Packed):
+        return value.text()
+    raise TypeError
 
 
 def loads(data: bytes | str, *, replace_surrogates: bool = False) -> Any:
@@ -124,9 +144,12 @@ def _openers(data: bytes) -> int:
 
 
 def dumps(value: Any) -> bytes:
-    """Print compactly and without loss: integers of any size, any depth, numbers as read."""
+    """Print compactly and without loss: integers of any size, any depth, numbers as read.
+
+    Vectors may be rows of float32, printed as numbers, and Packed.
+    """
     try:
-        return orjson.dumps(value)
+        return orjson.dumps(value, default=_packed, option=orjson.OPT_SERIALIZE_NUMPY)
     except TypeError:
         return dumps_exact(value)
 
@@ -159,6 +182,10 @@ def _print(value: Any, add: Any) -> None:
         add("]" if value else "[]")
     elif isinstance(value, ExactFloat):
         add(value.text)
+    elif isinstance(value, np.ndarray):
+        add(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY).decode())
+    elif isinstance(value, Packed):
+        add(f'"{value.text()}"')
     else:
         add(json.dumps(value, ensure_ascii=False, allow_nan=False))
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 import orjson
+import pybase64
 
-from services.codec.jsontext import ExactFloat, loads, loads_exact
+from services.codec.jsontext import ExactFloat, Packed, loads, loads_exact
 
 INT32 = range(-(2**31), 2**31)
 INT64 = range(-(2**63), 2**63)
@@ -117,22 +118,27 @@ def byte_list_wire(value: Any) -> bytes | None:
 
 def base64_wire(value: Any) -> bytes | None:
     """Canonical base64 as the bytes that it stands for."""
-    if type(value) is not str:
+    if type(value) is not str or not value.isascii():
         return None
+    return base64_bytes(value.encode())
+
+
+def base64_bytes(value: bytes) -> bytes | None:
+    """What canonical base64 stands for; None if it is none."""
     try:
-        data = binascii.a2b_base64(value.encode("ascii"), strict_mode=True)
-    except (UnicodeEncodeError, binascii.Error):
+        data = pybase64.b64decode(value, validate=True)
+    except binascii.Error:
         return None
     # Unused bits in the last group would not come back.
     tail = len(data) - len(data) % 3 if len(data) % 3 else max(len(data) - 3, 0)
-    if not value.endswith(base64_text(data[tail:])):
+    if not value.endswith(pybase64.b64encode(data[tail:])):
         return None
     return data
 
 
 def base64_text(data: bytes) -> str:
     """Base64 with padding, without line breaks."""
-    return binascii.b2a_base64(data, newline=False).decode("ascii")
+    return pybase64.b64encode_as_string(data)
 
 
 def data_url(data: bytes, media_type: str) -> str:
@@ -149,7 +155,16 @@ _INDICES, _SPARSE_VALUES = b"\x0a", b"\x12"
 
 
 def vector_wire(value: Any) -> bytes | None:
-    """A list of numbers, base64, or a list of {"index", "value"} as a Vector."""
+    """A list of numbers, base64, or a list of {"index", "value"} as a Vector.
+
+    Also a row of float32, and Packed.
+    """
+    if type(value) is np.ndarray:
+        return length_delimited(
+            _FLOATS, length_delimited(_VALUES, value.tobytes()) if value.size else b""
+        )
+    if type(value) is Packed:
+        return _packed_wire(value.data)
     if type(value) is list:
         if not value:
             return length_delimited(_FLOATS, b"")
@@ -158,8 +173,10 @@ def vector_wire(value: Any) -> bytes | None:
             return length_delimited(_FLOATS, length_delimited(_VALUES, packed))
         return _sparse_wire(value)
     data = base64_wire(value)
-    if data is None:
-        return None
+    return None if data is None else _packed_wire(data)
+
+
+def _packed_wire(data: bytes) -> bytes:
     return length_delimited(_PACKED, length_delimited(_DATA, data) if data else b"")
 
 

@@ -40,7 +40,7 @@ def check(args: argparse.Namespace) -> int:
 
 async def _probe(config: Config) -> list[str]:
     transport = Transport()
-    _, watched = assembly.table(config, transport)
+    _, watched = assembly.configured_models(config, transport)
     try:
         answers = await asyncio.gather(*(_ask(one, transport) for one in watched))
     finally:
@@ -52,11 +52,14 @@ async def _ask(one: assembly.Watched, transport: Transport) -> str:
     """What is wrong with a provider, or ""; what is right is printed."""
     where = f"{one.model.name}: {one.endpoint.url}"
     try:
-        recognised = await probe.recognise(transport, one.endpoint.url, one.endpoint.key)
+        endpoint = one.endpoint
+        recognised = await probe.recognise(
+            transport, endpoint.url, endpoint.key, via=endpoint.transport
+        )
     except TetradError as error:
         return f"{where}: {error}"
     names = [found.model for found in recognised.models]
-    if one.endpoint.model not in names:
+    if recognised.of(one.endpoint.model) is None:
         return (
             f"{where}: a {recognised.kind} server, but it has no model {one.endpoint.model}; "
             f"it has: {', '.join(names) or 'none'}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeAlias
@@ -31,14 +31,19 @@ _log = logging.getLogger("tetrad.grpc")
 _WORD = re.compile(r"(?<!^)(?=[A-Z])")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Settings:
-    """What the gRPC face takes from the configuration. `max_request_bytes` bounds one message."""
+    """What the gRPC face takes from the configuration; a reload changes it, for calls to come.
+
+    max_request_bytes bounds one message. ended: told of each call that failed and how; a call
+    whose service told so itself may be told of again.
+    """
 
     keyring: Keyring
     in_flight: InFlight
     max_request_bytes: int
     pass_in: Collection[str] = ()
+    ended: Callable[[Call, str], None] = lambda call, outcome: None
 
 
 def handlers(services: Mapping[str, object], settings: Settings) -> list[grpc.GenericRpcHandler]:
@@ -81,7 +86,7 @@ class Bound:
 
     async def unary(self, request: bytes, context: Context) -> bytes:
         """bytes to bytes."""
-        async with Ending(context, self._settings.in_flight) as ending:
+        async with Ending(context, self._settings) as ending:
             call = self._begin(context, ending)
             ending.enter()
             answer: Body = await self._operation(self._body(request), call)
@@ -92,14 +97,14 @@ class Bound:
 
     async def stream(self, request: bytes, context: Context) -> None:
         """bytes to messages."""
-        async with Ending(context, self._settings.in_flight) as ending:
+        async with Ending(context, self._settings) as ending:
             call = self._begin(context, ending)
             ending.enter()
             await self._write(self._operation(self._body(request), call), call, context)
 
     async def bidi(self, requests: AsyncIterator[bytes], context: Context) -> None:
         """Messages to messages."""
-        async with Ending(context, self._settings.in_flight) as ending:
+        async with Ending(context, self._settings) as ending:
             call = self._begin(context, ending)
             ending.enter()
             await self._write(self._operation(self._bodies(requests), call), call, context)
@@ -181,9 +186,10 @@ class Ending:
     not read; only the server's end waits for that (and not for ever).
     """
 
-    def __init__(self, context: Context, in_flight: InFlight) -> None:
+    def __init__(self, context: Context, settings: Settings) -> None:
         self._context = context
-        self._in_flight = in_flight
+        self._in_flight = settings.in_flight
+        self._ended = settings.ended
         self._entered = False
         self.id = ""
         self.call: Call | None = None
@@ -210,12 +216,18 @@ class Ending:
             self._entered = False
             self._in_flight.__exit__(None, None, None)
 
+    def _tell(self, outcome: str, reason: str = "") -> None:
+        if self.call is not None:
+            self.call.error = self.call.error or reason
+            self._ended(self.call, outcome)
+
     async def _end(self, error: BaseException) -> None:
         if isinstance(error, errors.TetradError):
             await self._abort(error)
         task = asyncio.current_task()
         if isinstance(error, asyncio.CancelledError) and task and task.cancelling():
             if not self._in_flight.ending:
+                self._tell("CANCELLED")
                 return  # the caller or the deadline: cancellation goes on, never swallowed
             task.uncancel()  # it was asked for here, and ends here
             await self._abort(errors.Draining())
@@ -232,6 +244,7 @@ class Ending:
         return self.call.method if self.call else "call"
 
     async def _abort(self, error: errors.TetradError) -> NoReturn:
+        self._tell(error.grpc_code, error.reason)
         others = _told(self.call) if self.call else ()
         code, message, trailers = status.details(error, self.id, others)
         try:
@@ -246,15 +259,15 @@ class Ending:
 class UnknownMethod(grpc.GenericRpcHandler):
     """Answers what no service has with a status of ours, so that it carries details."""
 
-    def __init__(self, in_flight: InFlight) -> None:
-        self._in_flight = in_flight
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> RpcHandler:
         """A handler for any method."""
         path = handler_call_details.method
 
         async def refuse(requests: AsyncIterator[bytes], context: Context) -> None:
-            async with Ending(context, self._in_flight) as ending:
+            async with Ending(context, self._settings) as ending:
                 given: dict[str, Any] = dict(context.invocation_metadata() or ())
                 ending.id = metadata.request_id(given.get(metadata.REQUEST_ID))
                 raise errors.MethodUnknown(

@@ -31,13 +31,14 @@ class BindError(OSError):
     """The address cannot be listened on."""
 
 
-def options(max_request_bytes: int) -> list[tuple[str, int]]:
-    """Channel arguments of the server."""
+def options(max_request_bytes: int, *, shared: bool = False) -> list[tuple[str, int]]:
+    """Channel arguments of the server; `shared` with other processes of ours."""
     return [
         ("grpc.max_receive_message_length", max_request_bytes + _OVER),
         ("grpc.max_send_message_length", -1),
-        # A second server on the port must fail to bind, not take half of the connections.
-        ("grpc.so_reuseport", 0),
+        # A second server on the port must fail to bind, not take half of the connections; a
+        # worker is given the port by the supervisor, which has seen that nobody else has it.
+        ("grpc.so_reuseport", int(shared)),
         # Clients may ping an idle connection every 10 s without GOAWAY too_many_pings.
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
@@ -52,10 +53,13 @@ def options(max_request_bytes: int) -> list[tuple[str, int]]:
 
 
 class GrpcFace:
-    """The server for one address."""
+    """The server for one address; `shared` with other processes of ours (SO_REUSEPORT)."""
 
-    def __init__(self, services: Mapping[str, object], settings: Settings) -> None:
-        self._server = grpc.aio.server(options=options(settings.max_request_bytes))
+    def __init__(
+        self, services: Mapping[str, object], settings: Settings, *, shared: bool = False
+    ) -> None:
+        options_ = options(settings.max_request_bytes, shared=shared)
+        self._server = grpc.aio.server(options=options_)
         names = [plan.name for plan in codec.service_plans()]
         self._health = Health(["", *names])
         self._server.add_generic_rpc_handlers(tuple(handlers(services, settings)))
@@ -63,7 +67,7 @@ class GrpcFace:
         listed = [*names, health.SERVICE_NAME, reflection.SERVICE_NAME, _REFLECTION_V1]
         pool: Any = _Pool()
         reflection.enable_server_reflection(listed, self._server, pool)
-        unknown = UnknownMethod(settings.in_flight)
+        unknown = UnknownMethod(settings)
         self._server.add_generic_rpc_handlers((_reflection_v1(listed), unknown))
 
     def bind(self, address: Address) -> int:

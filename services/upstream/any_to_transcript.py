@@ -1,7 +1,7 @@
 """Events of streamed transcriptions in every upstream's form, to OpenAI's transcript events.
 
 OpenAI and speaches send those themselves. vLLM sends chunks like a chat's, with the usage after
-the finish, and Mistral events of its own names. A server that cannot stream sends one object.
+the finish, and Mistral events of its own names.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final, Protocol
 
+from services.transcript import DONE
 from services.upstream.states import Signal
 
 DELTA = "transcript.text.delta"
 SEGMENT = "transcript.text.segment"
-DONE = "transcript.text.done"
 
 _PART = (Signal.PART,)
 _NEUTRAL = (Signal.NEUTRAL,)
@@ -112,11 +112,6 @@ def converter_for(first: dict[str, Any]) -> Converter:
     if str(first.get("type")).startswith("transcription."):
         return MistralEvents()
     return OpenAIEvents()
-
-
-def whole_to_done(value: dict[str, Any]) -> dict[str, Any]:
-    """The done event for the whole answer of a server that cannot stream."""
-    return {"type": DONE} | {name: item for name, item in value.items() if name != "type"}
 
 
 def token_usage(usage: dict[str, Any]) -> dict[str, Any]:

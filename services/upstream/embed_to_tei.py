@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from services.upstream import vectors
 
 ONLY_NATIVE = ("truncate", "truncation_direction", "prompt_name", "normalize")
@@ -28,7 +30,7 @@ def from_tei(
     rows: Any, request: Mapping[str, Any], model: str, usage: dict[str, int] | None
 ) -> dict[str, Any] | None:
     """An EmbedResponse for the answer, a list of vectors; None if it is none."""
-    if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
+    if not isinstance(rows, list) or not all(isinstance(row, list | np.ndarray) for row in rows):
         return None
     data = [
         {"object": "embedding", "index": index, "embedding": row} for index, row in enumerate(rows)
@@ -36,4 +38,4 @@ def from_tei(
     answer: dict[str, Any] = {"object": "list", "data": data, "model": model}
     if usage is not None:
         answer["usage"] = usage
-    return vectors.as_asked(answer, request)
+    return vectors.value_as_asked(answer, request)

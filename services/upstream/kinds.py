@@ -27,16 +27,19 @@ def _openai(dialect: Dialect) -> Build:
 KINDS: Final[Mapping[str, Build]] = MappingProxyType(
     {
         "openai": _openai(Dialect()),
-        "vllm": _openai(Dialect(speech=SpeechDialect(ask_usage=True))),
+        "vllm": _openai(
+            Dialect(speech=SpeechDialect(ask_usage=True, lacks=frozenset({"srt", "vtt"})))
+        ),
         "llamacpp": _openai(Dialect()),
         "ollama": _openai(Dialect(only_max_tokens=True)),
-        "mistral": _openai(Dialect(stream_options=False)),
-        "albert": _openai(Dialect()),
+        "mistral": _openai(Dialect(stream_options=False, base64=False)),
+        "albert": _openai(Dialect(base64=False)),
         "cohere": _openai(
             Dialect(
                 chat=("/v1/chat/completions", "/compatibility/v1/chat/completions"),
                 embed=("/v1/embeddings", "/compatibility/v1/embeddings"),
                 rerank=("/v2/rerank", "/v1/rerank", "/rerank"),
+                base64=False,
             )
         ),
         "tei": TeiAdapter,

@@ -13,9 +13,9 @@ from typing import Any
 
 from services.body import Body
 from services.call import Call
-from services.upstream import vectors
 from services.upstream.any_to_rerank import to_rerank, usage_of
 from services.upstream.base import Endpoint
+from services.upstream.embed_openai import Embeddings
 from services.upstream.exchange import EVENTS, Exchange, Payload
 from services.upstream.speech import Speech, SpeechDialect
 from services.upstream.stream import ChatStream
@@ -27,11 +27,12 @@ class Dialect:
     """What a kind of server wants otherwise. Paths are tried in turn.
 
     stream_options: it knows them, so usage can be asked for. only_max_tokens: it does not read
-    max_completion_tokens.
+    max_completion_tokens. base64: it is likely to give vectors so, see `embed_openai`.
     """
 
     stream_options: bool = True
     only_max_tokens: bool = False
+    base64: bool = True
     chat: tuple[str, ...] = ("/v1/chat/completions",)
     embed: tuple[str, ...] = ("/v1/embeddings",)
     rerank: tuple[str, ...] = ("/v1/rerank", "/rerank")
@@ -47,6 +48,9 @@ class OpenAIAdapter:
         self.endpoint = endpoint
         self._dialect = dialect or Dialect()
         self._exchange = Exchange(endpoint, transport)
+        self._embeddings = Embeddings(
+            self._exchange, self._dialect.embed, base64=self._dialect.base64
+        )
         self._speech = Speech(self._exchange, self._dialect.speech)
 
     async def chat(self, request: Body, call: Call) -> Body:
@@ -83,16 +87,7 @@ class OpenAIAdapter:
 
     async def embed(self, request: Body, call: Call) -> Body:
         """EmbedRequest to EmbedResponse, with the vectors in the form that was asked for."""
-        request = self._with_model(request)
-        answer = await self._exchange.post(self._dialect.embed, Payload(request.json()), call)
-        value = self._exchange.object(answer)
-        if not isinstance(value.get("data"), list):
-            raise self._exchange.unreadable(answer, answer.body)
-        call.usage.tokens(value.get("usage"))
-        asked = vectors.as_asked(value, request.value())
-        if asked is value:
-            return Body.from_json("EmbedResponse", answer.body.strip(), value)
-        return Body.from_value("EmbedResponse", asked)
+        return await self._embeddings.embed(self._with_model(request), call)
 
     async def rerank(self, request: Body, call: Call) -> Body:
         """RerankRequest to RerankResponse: best first, at most top_n, documents as asked for."""

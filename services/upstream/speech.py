@@ -1,13 +1,12 @@
 """Transcription and translation over OpenAI's multipart form, for every server that takes it.
 
-The file streams through between the form's head and tail, never whole in memory. An answer is
-JSON or a document by what the upstream sent, not only by what was asked for.
+The file streams through, never whole in memory. An answer is JSON or a document by what the
+upstream sent, not only by what was asked for; a format that it does not give is said to be so.
 """
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -15,45 +14,16 @@ from typing import Any
 from services import errors
 from services.body import Body, Document
 from services.call import Call
-from services.form import Kinds, json_to_fields
-from services.multipart import MultipartError, MultipartWriter
-from services.upload import Upload
-from services.upstream.any_to_transcript import whole_to_done
-from services.upstream.exchange import EVENTS, JSON, Answer, Exchange, Payload
+from services.transcript import done_event
+from services.upstream.documents import TYPES, WRITERS, made
+from services.upstream.exchange import EVENTS, JSON, Answer, Exchange
+from services.upstream.speech_asked import FORMAT, VERBOSE, Asked
+from services.upstream.speech_form import payload
 from services.upstream.stream import TranscriptStream
-
-_KINDS: Kinds = {"vllm_xargs": "json"}
-_TASKS = (None, "transcribe", "translate")
-_DOCUMENTS = {
-    "text": "text/plain; charset=utf-8",
-    "srt": "application/x-subrip; charset=utf-8",
-    "vtt": "text/vtt; charset=utf-8",
-}
-"""Formats that are documents, with the type that they get if the upstream's says nothing."""
-
-_ENDINGS = {
-    "audio/aac": ".aac",
-    "audio/flac": ".flac",
-    "audio/m4a": ".m4a",
-    "audio/mp3": ".mp3",
-    "audio/mp4": ".m4a",
-    "audio/mpeg": ".mp3",
-    "audio/ogg": ".ogg",
-    "audio/opus": ".opus",
-    "audio/vnd.wave": ".wav",
-    "audio/wav": ".wav",
-    "audio/wave": ".wav",
-    "audio/webm": ".webm",
-    "audio/x-flac": ".flac",
-    "audio/x-m4a": ".m4a",
-    "audio/x-wav": ".wav",
-    "video/mp4": ".mp4",
-    "video/webm": ".webm",
-}
-"""Endings by which servers know what the file is, when the caller gave no name."""
 
 _ANY = "*/*"
 _UNTOLD = ("", "text/html", "application/octet-stream")
+_TIMED = ("segments", "words", "duration", "language")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +31,15 @@ class SpeechDialect:
     """What a kind of server wants otherwise. Paths are tried in turn.
 
     ask_usage: vLLM's member by which its stream tells usage. translate_member: the path alone does
-    not make it translate (whisper.cpp).
+    not make it translate (whisper.cpp). lacks: subtitles that it refuses, though it may time
+    segments; of other kinds it is learned from their refusal.
     """
 
     transcribe: tuple[str, ...] = ("/v1/audio/transcriptions",)
     translate: tuple[str, ...] = ("/v1/audio/translations",)
     ask_usage: bool = False
     translate_member: bool = False
+    lacks: frozenset[str] = frozenset()
 
 
 class Speech:
@@ -76,13 +48,25 @@ class Speech:
     def __init__(self, exchange: Exchange, dialect: SpeechDialect) -> None:
         self._exchange = exchange
         self._dialect = dialect
+        self._lacks = set(dialect.lacks)
 
     async def transcribe(self, request: Body, call: Call) -> Body:
-        """TranscribeRequest with its upload to TranscribeResponse, JSON or a document."""
-        paths, members = self._asked(request)
-        members.pop("stream", None)
-        answer = await self._exchange.post(paths, _payload(members, request), call, accept=_ANY)
-        return self._answer(answer, members.get("response_format"), call)
+        """TranscribeRequest with its upload to TranscribeResponse, JSON or a document.
+
+        Raises NotOffered for a format that the upstream does not give.
+        """
+        asked = self._asked(request)
+        try:
+            return await self._whole(asked, call)
+        except errors.UpstreamInvalidRequest as error:
+            if not _is_about_format(error) or asked.format not in WRITERS:
+                raise
+            if asked.makes:
+                raise self._lacking(asked, "and no segments to make it from") from None
+            self._lacks.add(asked.format)
+            if asked.upload is not None and not asked.upload.again:
+                raise
+        return await self.transcribe(request, call)
 
     async def stream_transcribe(
         self, request: Body, call: Call
@@ -91,19 +75,14 @@ class Speech:
 
         A server that cannot stream answers as a whole: that becomes the one event `done`.
         """
-        paths, members = self._asked(request)
-        members["stream"] = True
-        if self._dialect.ask_usage:
-            members["stream_include_usage"] = True
+        asked = self._asked(request, stream=True)
         stream = TranscriptStream(
             self._exchange.endpoint.name, self._exchange.error, call.usage.tokens
         )
-        payload = _payload(members, request)
-        async with self._exchange.open(paths, payload, call, accept=EVENTS) as response:
+        form = payload(asked.members, asked.upload, asked.later)
+        async with self._exchange.open(self._paths(asked), form, call, accept=EVENTS) as response:
             if response.media_type and response.media_type != EVENTS:
-                answer = await Answer.of(response)
-                whole = self._answer(answer, members.get("response_format"), call)
-                yield [_done(whole)]
+                yield [done_event(self._answer(await Answer.of(response), asked, call))]
                 return
             async with aclosing(self._exchange.events(response, stream)) as batches:
                 async for batch in batches:
@@ -111,94 +90,101 @@ class Speech:
                         Body.from_json("StreamTranscribeResponse", c.data, c.value) for c in batch
                     ]
 
-    def _asked(self, request: Body) -> tuple[tuple[str, ...], dict[str, Any]]:
-        """The paths for the request's task, and its members as the upstream is to get them."""
-        members = dict(request.value())
-        if "file" in members:
-            raise errors.InvalidRequest("file: expected a file's bytes, found JSON", param="file")
-        task = members.pop("task", None)
-        if task not in _TASKS:
-            raise errors.InvalidRequest(
-                f"task: expected one of {', '.join(filter(None, _TASKS))}", param="task"
-            )
-        if self._exchange.endpoint.model:
-            members["model"] = self._exchange.endpoint.model
-        if task != "translate":
-            return self._dialect.transcribe, members
-        if self._dialect.translate_member:
-            members["translate"] = True
-        return self._dialect.translate, members
+    def _asked(self, request: Body, *, stream: bool = False) -> Asked:
+        """The request, less what the operation decides by itself."""
+        asked = Asked(request, self._exchange.endpoint.model, frozenset(self._lacks))
+        asked.members.pop("stream", None)
+        if stream:
+            asked.members["stream"] = True
+            if self._dialect.ask_usage:
+                asked.members["stream_include_usage"] = True
+        if asked.translates and self._dialect.translate_member:
+            asked.members["translate"] = True
+        return asked
 
-    def _answer(self, answer: Answer, asked: Any, call: Call) -> Body:
-        is_document = asked in _DOCUMENTS
-        if answer.media_type == JSON or not is_document:
+    def _paths(self, asked: Asked) -> tuple[str, ...]:
+        return self._dialect.translate if asked.translates else self._dialect.transcribe
+
+    async def _whole(self, asked: Asked, call: Call) -> Body:
+        form = payload(asked.members, asked.upload, asked.later)
+        answer = await self._exchange.post(self._paths(asked), form, call, accept=_ANY)
+        return self._answer(answer, asked, call)
+
+    def _answer(self, answer: Answer, asked: Asked, call: Call) -> Body:
+        if answer.media_type == JSON or asked.format not in TYPES or asked.makes:
             value = self._exchange.value(answer)
             if isinstance(value, dict) and "text" in value:
-                call.usage.tokens(value.get("usage"))
-                if call.usage.audio_seconds is None:
-                    call.usage.tokens({"seconds": value.get("duration")})
-                if asked != "text":
-                    return Body.from_json("TranscribeResponse", answer.body.strip(), value)
-                value = value["text"]  # vLLM prints the same JSON for both formats
-            if isinstance(value, str) and is_document:
-                return _document(_DOCUMENTS[asked], value)
+                _count(value, call)
+                return self._of_json(answer, value, asked)
+            if isinstance(value, str) and asked.format in TYPES and not asked.makes:
+                return _document(TYPES[asked.format], value)
             raise self._exchange.unreadable(answer, answer.body)
         if answer.media_type == "text/html" and answer.body.lstrip().startswith(b"<"):
             raise self._exchange.unreadable(answer, answer.body)
         told = answer.headers.get("content-type", "")
-        media_type = _DOCUMENTS[asked] if answer.media_type in _UNTOLD else told
+        media_type = TYPES[asked.format] if answer.media_type in _UNTOLD else told
         return _document(media_type, answer.body.decode("utf-8", "replace"))
 
+    def _of_json(self, answer: Answer, value: dict[str, Any], asked: Asked) -> Body:
+        """An answer in JSON as what was asked for, or the error that it is not."""
+        if asked.format == "text":  # vLLM prints the same JSON for both formats
+            if not isinstance(value["text"], str):
+                raise self._exchange.unreadable(answer, answer.body)
+            return _document(TYPES["text"], value["text"])
+        if asked.format in WRITERS:
+            document = made(asked.format, value)
+            if document is None:
+                raise self._lacking(asked, "and no segments to make it from")
+            return Body.from_document("TranscribeResponse", document)
+        if asked.format == VERBOSE and not any(value.get(name) is not None for name in _TIMED):
+            raise self._lacking(asked, "it gives the text alone")
+        if asked.format == "diarized_json" and not _tells_speakers(value):
+            raise self._lacking(asked, "it does not tell speakers apart")
+        if asked.wants_words and not _times_words(value):
+            raise errors.NotOffered(
+                f"{self._exchange.endpoint.name} does not time words: ask for segments alone",
+                param="timestamp_granularities",
+                reached=True,
+            )
+        return Body.from_json("TranscribeResponse", answer.body.strip(), value)
 
-class _Form:
-    """The pieces of a multipart body: fields, then the file as it is read."""
-
-    def __init__(self, head: bytes, upload: Upload | None, tail: bytes) -> None:
-        self._head = head
-        self._upload = upload
-        self._tail = tail
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        yield self._head
-        if self._upload is not None:
-            async for piece in self._upload.chunks():
-                if piece:
-                    yield piece
-        yield self._tail
+    def _lacking(self, asked: Asked, why: str) -> errors.NotOffered:
+        return errors.NotOffered(
+            f"{self._exchange.endpoint.name} gives no {asked.format}, {why}",
+            param=FORMAT,
+            reached=True,
+        )
 
 
-def _payload(members: dict[str, Any], request: Body) -> Payload:
-    """The form for a request. Raises InvalidRequest for text that no form can hold."""
-    upload = request.upload
-    writer = MultipartWriter(f"tetrad-{secrets.token_hex(16)}")
-    try:
-        fields = json_to_fields(members, _KINDS)
-        head = b"".join(writer.field(name, value) for name, value in fields)
-        tail = writer.end()
-        if upload is not None:
-            media_type = upload.media_type or "application/octet-stream"
-            head += writer.file_head("file", upload.filename or _name(media_type), media_type)
-            tail = writer.file_tail() + tail
-    except MultipartError as error:
-        raise errors.InvalidRequest(f"the form cannot be written: {error}") from None
-    size = upload.size if upload is not None else 0
-    return Payload(
-        body=_Form(head, upload, tail),
-        content_type=writer.content_type,
-        length=None if size is None else len(head) + size + len(tail),
-        again=upload is None or upload.again,
+def _count(value: dict[str, Any], call: Call) -> None:
+    call.usage.tokens(value.get("usage"))
+    if call.usage.audio_seconds is None:
+        call.usage.tokens({"seconds": value.get("duration")})
+
+
+def _is_about_format(error: errors.UpstreamInvalidRequest) -> bool:
+    """Whether an upstream refuses the format: by the member that it names, or in its words."""
+    own = error.upstream
+    named = own is not None and own.error is not None and own.error.get("param") == FORMAT
+    return named or error.param == FORMAT or FORMAT in error.message
+
+
+def _tells_speakers(value: dict[str, Any]) -> bool:
+    segments = value.get("segments")
+    if not isinstance(segments, list):
+        return False
+    return not segments or any(isinstance(one, dict) and one.get("speaker") for one in segments)
+
+
+def _times_words(value: dict[str, Any]) -> bool:
+    """Also where the words stand in the segments (whisper.cpp), and where nobody spoke."""
+    if value.get("words") or not str(value.get("text") or "").strip():
+        return True
+    segments = value.get("segments")
+    return isinstance(segments, list) and any(
+        isinstance(one, dict) and one.get("words") for one in segments
     )
-
-
-def _name(media_type: str) -> str:
-    """A name for a file without one: by it servers know a file, and by its ending the format."""
-    return f"audio{_ENDINGS.get(media_type.partition(';')[0].strip().lower(), '')}"
 
 
 def _document(media_type: str, text: str) -> Body:
     return Body.from_document("TranscribeResponse", Document(media_type, text))
-
-
-def _done(whole: Body) -> Body:
-    value = {"text": whole.document.text} if whole.document else whole.value()
-    return Body.from_value("StreamTranscribeResponse", whole_to_done(value))

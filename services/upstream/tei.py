@@ -11,9 +11,10 @@ from typing import Any
 from services import codec
 from services.body import Body
 from services.call import Call
-from services.upstream import embed_to_tei, rerank_to_tei, vectors
+from services.upstream import embed_to_tei, rerank_to_tei
 from services.upstream.any_to_rerank import to_rerank
 from services.upstream.base import Endpoint, Limited
+from services.upstream.embed_openai import Embeddings, usage_of
 from services.upstream.exchange import Exchange, Payload
 from services.upstream.transport import Transport
 
@@ -28,6 +29,7 @@ class TeiAdapter(Limited):
     def __init__(self, endpoint: Endpoint, transport: Transport) -> None:
         super().__init__(endpoint)
         self._exchange = Exchange(endpoint, transport)
+        self._embeddings = Embeddings(self._exchange, OPENAI_EMBED, base64=True)
 
     async def embed(self, request: Body, call: Call) -> Body:
         """EmbedRequest to EmbedResponse: /v1/embeddings, or /embed if a member asks for it."""
@@ -36,15 +38,7 @@ class TeiAdapter(Limited):
             return await self._native_embed(asked, call)
         if self.endpoint.model:
             request = request.with_members(model=self.endpoint.model)
-        answer = await self._exchange.post(OPENAI_EMBED, Payload(request.json()), call)
-        value = self._exchange.object(answer)
-        if not isinstance(value.get("data"), list):
-            raise self._exchange.unreadable(answer, answer.body)
-        call.usage.tokens(value.get("usage") or _usage(answer.headers))
-        as_asked = vectors.as_asked(value, asked)
-        if as_asked is value:
-            return Body.from_json("EmbedResponse", answer.body, value)
-        return Body.from_value("EmbedResponse", as_asked)
+        return await self._embeddings.embed(request, call)
 
     async def rerank(self, request: Body, call: Call) -> Body:
         """RerankRequest to RerankResponse. Raises InvalidRequest for documents without a text."""
@@ -54,7 +48,7 @@ class TeiAdapter(Limited):
         shaped = to_rerank(self._exchange.value(answer), asked)
         if shaped is None:
             raise self._exchange.unreadable(answer, answer.body)
-        usage = _usage(answer.headers)
+        usage = usage_of(answer.headers)
         call.usage.tokens(usage)
         told = {"model": self._model(asked), "usage": usage}
         return Body.from_value(
@@ -64,8 +58,8 @@ class TeiAdapter(Limited):
     async def _native_embed(self, asked: Mapping[str, Any], call: Call) -> Body:
         body = codec.dumps(embed_to_tei.to_tei(asked))
         answer = await self._exchange.post(EMBED, Payload(body), call)
-        rows = self._exchange.value(answer)
-        usage = _usage(answer.headers)
+        rows = codec.cut_rows(answer.body) or self._exchange.value(answer)
+        usage = usage_of(answer.headers)
         value = embed_to_tei.from_tei(rows, asked, self._model(asked), usage)
         if value is None:
             raise self._exchange.unreadable(answer, answer.body)
@@ -75,11 +69,3 @@ class TeiAdapter(Limited):
     def _model(self, asked: Mapping[str, Any]) -> str:
         named = asked.get("model")
         return self.endpoint.model or (named if isinstance(named, str) else "")
-
-
-def _usage(headers: Mapping[str, str]) -> dict[str, int] | None:
-    """The tokens that TEI tells in its headers, as usage."""
-    told = headers.get("x-compute-tokens", "")
-    if not told.isdigit():
-        return None
-    return {"prompt_tokens": int(told), "total_tokens": int(told)}

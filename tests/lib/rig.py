@@ -25,7 +25,7 @@ from typing import Any, Literal, Protocol
 import grpc
 import pytest
 
-from services import app
+from services import runtime
 from services.call import Call
 from services.inflight import InFlight
 from services.routing.table import Route
@@ -116,8 +116,8 @@ async def rig(
             return made[-1]
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(app, "log_call", lambda call: noted[0](call))
-            patch.setattr(app, "InFlight", counted)
+            patch.setattr(runtime, "log_call", lambda call: noted[0](call))
+            patch.setattr(runtime, "InFlight", counted)
             async with gateway(json.dumps(config)) as gate:
                 one = Rig(gate, up, made[0], ended)
                 noted[0] = one.note

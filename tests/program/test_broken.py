@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import AsyncIterator
 
 import grpc
@@ -84,11 +83,3 @@ async def test_a_caller_who_leaves_closes_the_upstream_s_connection(
         task.cancel()
         await upstream.until(lambda number=number: held.disconnected == number, 5)
     await asyncio.gather(*streams, return_exceptions=True)
-
-
-async def test_sighup_says_that_there_is_no_reload_and_changes_nothing(
-    upstream: FakeUpstream, served: Served
-) -> None:
-    served.program.send(signal.SIGHUP)
-    await served.program.line("SIGHUP: this version does not reload")
-    assert (await over_rest(served.gate, Case("on", "Chat", REQUEST, None))).failure is None

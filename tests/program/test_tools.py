@@ -53,16 +53,16 @@ async def test_check_finds_what_would_refuse_the_start_and_warns_of_what_is_not_
 
 
 async def test_check_with_probe_asks_every_provider(upstream: FakeUpstream, tmp_path: Path) -> None:
-    profiles.tei(upstream)
+    named = profiles.vllm(upstream)
     with refusing_port() as port:
         nobody = f"http://127.0.0.1:{port}"
-        good = configuration(tmp_path, [model("e5", EMBED, "tei", upstream.url, TEI)])
+        good = configuration(tmp_path, [model("e5", EMBED, "vllm", upstream.url, named)])
         bad = tmp_path / "bad"
         bad.mkdir()
         faulty = configuration(
             bad,
             [
-                model("e5", EMBED, "tei", upstream.url, "another/model"),
+                model("e5", EMBED, "vllm", upstream.url, "another/model"),
                 model("gone", CHAT, "vllm", nobody),
             ],
         )
@@ -71,10 +71,10 @@ async def test_check_with_probe_asks_every_provider(upstream: FakeUpstream, tmp_
             done(tetrad("check", "--probe", "--config", faulty)),
         )
     assert (well.code, well.stderr) == (0, "")
-    assert well.stdout.splitlines()[0] == f"e5: {upstream.url}: tei, serves {TEI}"
+    assert well.stdout.splitlines()[0] == f"e5: {upstream.url}: vllm, serves {named}"
     assert ill.code == 1
     assert ill.stderr.splitlines() == [
-        f"e5: {upstream.url}: a tei server, but it has no model another/model; it has: {TEI}",
+        f"e5: {upstream.url}: a vllm server, but it has no model another/model; it has: {named}",
         f"gone: {nobody}: the server at {nobody.removeprefix('http://')} cannot be reached: "
         "Connection refused",
     ]

@@ -1,0 +1,351 @@
+"""What runs between the faces and the upstreams, made from a configuration and changed by another.
+
+A reload is atomic: everything that can fail is done first, then all is exchanged in one step.
+Calls in flight end as they began. Knows no sockets of callers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from random import SystemRandom
+from typing import Any, Final
+
+from gateway_http import RestSettings
+from gateway_http.settings import Page, PageAnswer
+from services import assembly, worker_pages
+from services.assembly import Watched
+from services.auth import Keyring, Principal
+from services.chat import ChatService
+from services.config import Config, Fault
+from services.dispatch import Dispatch
+from services.embed import EmbedService
+from services.errors import DeadlineExceeded, TetradError, UpstreamUnavailable
+from services.inflight import InFlight
+from services.ledger import Ledger, LedgerFault
+from services.limits import Limiter
+from services.models import ModelService
+from services.rerank import RerankService
+from services.routing.admission import Admission
+from services.routing.budget import RetryBudget
+from services.routing.table import RoutedModel, Router, Table
+from services.server import bind, status
+from services.telemetry import snapshot
+from services.telemetry.gauges import EndpointState, LedgerState, ModelState
+from services.telemetry.logs import log_call
+from services.telemetry.metrics import Metrics
+from services.transcribe import TranscribeService
+from services.upstream import probe
+from services.upstream.transport import Transport
+from services.watch import Watch
+from services.worker_seat import Seat
+
+FIRST_ANSWER: Final = 10.0
+"""Seconds that a server named by `--upstream` may take to answer at the start."""
+
+_ASK_AGAIN: Final = 0.25
+"""Seconds between two attempts to reach it."""
+
+_LAST_RECORDS: Final = 5.0
+"""Seconds that the ledger gets at the end to write what waits."""
+
+_log = logging.getLogger("tetrad")
+
+
+class StartError(Exception):
+    """The gateway cannot run on this configuration; `faults` are for the user."""
+
+    def __init__(self, faults: list[Fault]) -> None:
+        super().__init__("\n".join(map(str, faults)))
+        self.faults = faults
+
+
+@dataclass(slots=True)
+class Life:
+    """What the REST face sees of the process: readiness and drain."""
+
+    runtime: Runtime
+
+    @property
+    def draining(self) -> bool:
+        """Whether no further call is let in."""
+        return self.runtime.in_flight.draining
+
+    def enter(self) -> None:
+        """A call begins. Raises errors.Draining and errors.Overloaded."""
+        self.runtime.in_flight.__enter__()
+
+    def leave(self) -> None:
+        """A call that had entered has ended."""
+        self.runtime.in_flight.__exit__(None, None, None)
+
+    def ready(self) -> tuple[bool, dict[str, Any]]:
+        """Ready unless draining; the generation, why a newer one was not taken, each model."""
+        table = self.runtime.router.table
+        models = {
+            model.name: {
+                "type": model.type,
+                "ready": model.ready,
+                "providers": {route.name: route.ready for route in model.routes},
+            }
+            for model in table.models
+        }
+        details: dict[str, Any] = {"draining": self.draining, "generation": table.generation}
+        if self.runtime.refused:
+            details["not_taken"] = self.runtime.refused
+        return not self.draining, {**details, "models": models}
+
+
+class Runtime:
+    """Made by `start`; to be closed. `grpc` is what the gRPC face runs on, changed in place by a
+    reload; for REST there are new `rest_settings`. `seat`: its place among several workers."""
+
+    def __init__(self, config: Config, transport: Transport, seat: Seat | None = None) -> None:
+        self.config = config
+        self.transport = transport
+        self.refused: list[str] = []
+        random = SystemRandom()
+        self.router = Router(Table(()), random)
+        self.in_flight = InFlight()
+        self.admission = Admission(random, time.monotonic)
+        self.metrics = Metrics()
+        self.limiter = _limiter(config)
+        ledger = config.ledger
+        self.ledger = Ledger(ledger.url, self._prices, ledger.max_queue) if ledger.url else None
+        sinks = [log_call, self.metrics.call_ended, self.limiter.charge]
+        if self.ledger is not None:
+            sinks.append(self.ledger.put)
+        self.dispatch = Dispatch(
+            self.router,
+            sinks,
+            ending=lambda: self.in_flight.ending,
+            admission=self.admission,
+            limiter=self.limiter,
+        )
+        self._transcribe = TranscribeService(self.dispatch, config.limits.max_upload_bytes)
+        self._list = ModelService(self.router, _rates)
+        self.services = self._services()
+        self.grpc = bind.Settings(
+            Keyring.of(config),
+            self.in_flight,
+            config.limits.max_request_bytes,
+            config.metadata.pass_in,
+            ended=self.dispatch.ended,
+        )
+        self._found: list[tuple[RoutedModel, Watched]] = []
+        self._watched: list[Watched] = []
+        self._watch = Watch([], transport, config.probes.interval)
+        self._live = Life(self)
+        self._pages = self._make_pages(seat)
+        self._measure()
+
+    @classmethod
+    async def start(cls, config: Config, transport: Transport, seat: Seat | None = None) -> Runtime:
+        """A runtime whose models have been asked for the first time. Raises StartError."""
+        runtime = cls(config, transport, seat)
+        try:
+            await runtime._start(seat.source.generation if seat else 1)
+        except BaseException:
+            await runtime.close()
+            raise
+        return runtime
+
+    async def _start(self, generation: int) -> None:
+        config = self.config
+        if self.ledger is not None:
+            try:
+                await self.ledger.start()
+            except LedgerFault as error:
+                self.ledger = None
+                fault = Fault(config.source, 0, 0, "ledger.url", error.message, error.hint)
+                raise StartError([fault]) from None
+        await self.limiter.start()
+        for url in config.upstreams:
+            recognised = await _first_answer(self.transport, url)
+            self._found += assembly.found_models(config, url, recognised, self.transport)
+        await self.take(config, generation)
+
+    async def take(self, config: Config, generation: int) -> None:
+        """Go on with another configuration. Raises StartError, and nothing has changed then."""
+        models, watched = self._models(config)
+        faults = config.required_type_faults({model.type for model in models})
+        if faults:
+            raise StartError(faults)
+        # From here to the watch nothing is awaited and nothing can fail.
+        assembly.carry_over(
+            self._watched, watched, self.transport, breakers=config.breaker == self.config.breaker
+        )
+        present = {id(one.model): one.model for one in watched}.values()
+        self.router.table = Table(present, generation)
+        self._configure(config, len(present))
+        old, self._watch = self._watch, Watch(watched, self.transport, config.probes.interval)
+        self._watched = watched
+        await old.__aexit__(None, None, None)
+        await self._watch.__aenter__()
+
+    def refuse(self, faults: Sequence[Fault]) -> None:
+        """A newer configuration is no good: /ready says why, until a good one is taken."""
+        self.refused = [str(fault) for fault in faults]
+        self.metrics.reloaded(self.router.table.generation, ok=False)
+
+    def _models(self, config: Config) -> tuple[list[RoutedModel], list[Watched]]:
+        configured, watched = assembly.configured_models(config, self.transport)
+        models = {model.name: model for model in configured}
+        for model, one in self._found:
+            known = models.setdefault(model.name, model)
+            if known.type != model.type:
+                raise StartError([_clash(one.endpoint.url, known, model)])
+            if known is not model:
+                known.routes += [one.route]
+                one.model = known
+            watched.append(one)
+        return list(models.values()), watched
+
+    def _configure(self, config: Config, models: int) -> None:
+        limits, self.config = config.limits, config
+        self.refused = []
+        self.in_flight.limit = _wall(limits.max_in_flight, limits.max_queue)
+        self.admission.configure(
+            limits.max_in_flight, limits.max_queue, config.timeouts.queue, models
+        )
+        if self.dispatch.budget.ratio != config.retry.budget_ratio:
+            self.dispatch.budget = RetryBudget(config.retry.budget_ratio, time.monotonic)
+        self.dispatch.attempts = config.retry.attempts
+        self._transcribe.max_upload_bytes = limits.max_upload_bytes
+        self._list.max_upload_bytes = limits.max_upload_bytes
+        self.metrics.reloaded(self.router.table.generation, ok=True)
+        self.grpc.keyring = Keyring.of(config)
+        self.grpc.pass_in = config.metadata.pass_in
+
+    def rest_settings(self) -> RestSettings:
+        """What the REST face runs on from now on."""
+        config = self.config
+        assert config.http is not None  # noqa: S101  (the caller asked)
+        return RestSettings(
+            keyring=self.grpc.keyring,
+            state=self._live,
+            ended=self.dispatch.ended,
+            max_request_bytes=config.limits.max_request_bytes,
+            max_upload_bytes=config.limits.max_upload_bytes,
+            cors=config.http.cors,
+            relay=config.relay,
+            heartbeat_first=config.heartbeat.first,
+            heartbeat_every=config.heartbeat.every,
+            pass_in=frozenset(config.metadata.pass_in),
+            pass_out=frozenset(config.metadata.pass_out),
+            opengatellm=config.compat.opengatellm,
+            pages=self._pages,
+        )
+
+    def _services(self) -> Mapping[str, object]:
+        def error_status(error: TetradError, request_id: str) -> bytes:
+            return status.rpc_status(error, request_id).SerializeToString()
+
+        return {
+            "tetrad.v1.ChatService": ChatService(self.dispatch),
+            "tetrad.v1.EmbedService": EmbedService(self.dispatch, error_status),
+            "tetrad.v1.TranscribeService": self._transcribe,
+            "tetrad.v1.RerankService": RerankService(self.dispatch),
+            "tetrad.v1.ModelService": self._list,
+        }
+
+    def _make_pages(self, seat: Seat | None) -> dict[str, Page]:
+        """/metrics, and with other workers also /ready: whoever is asked answers for all."""
+        metrics = self.metrics
+        if seat is None:
+            return {"/metrics": lambda: PageAnswer(*metrics.page())}
+
+        def merged(snapshots: list[bytes]) -> PageAnswer:
+            return PageAnswer(snapshot.MEDIA_TYPE, snapshot.merge(snapshots))
+
+        return {
+            "/metrics": worker_pages.metrics(seat, metrics.snapshot, merged),
+            "/ready": worker_pages.ready(seat, self._live.ready),
+        }
+
+    def _measure(self) -> None:
+        """What the metrics look up when they are asked for."""
+        router, sources = self.router, self.metrics.sources
+        sources.models = lambda: [
+            ModelState(model.name, model.in_flight, self.admission.waiting_for(model))
+            for model in router.table.models
+        ]
+        sources.endpoints = lambda: [
+            EndpointState(
+                model.name,
+                route.name,
+                route.ready,
+                route.in_flight,
+                route.breaker.state,
+                route.upstream_load,
+            )
+            for model in router.table.models
+            for route in model.routes
+        ]
+        sources.rejections = lambda: self.limiter.rejected
+        ledger = self.ledger
+        if ledger is not None:
+            sources.ledger = lambda: LedgerState(ledger.queued, ledger.dropped)
+
+    def _prices(self, name: str) -> tuple[float, float] | None:
+        return self.router.table.prices(name)
+
+    async def close(self) -> None:
+        """End the probes and write the last records. Calls have ended before."""
+        await self._watch.__aexit__(None, None, None)
+        await self.limiter.aclose()
+        if self.ledger is not None:
+            lost = await self.ledger.aclose(_LAST_RECORDS)
+            if lost:
+                _log.error("%d usage records could not be written to the ledger", lost)
+
+
+def _limiter(config: Config) -> Limiter:
+    try:
+        return Limiter.of(config)
+    except ValueError as error:
+        hint = "write it as redis://HOST:PORT/0, or unix:///PATH for a socket file"
+        raise StartError([Fault(config.source, 0, 0, "state.url", str(error), hint)]) from None
+
+
+def _rates(principal: Principal) -> dict[str, int | None]:
+    """What a caller's key may use, as the list of models tells it."""
+    limits = principal.limits
+    if limits is None:
+        return {}
+    return {"rpm": limits.rpm, "rpd": limits.rpd, "tpm": limits.tpm}
+
+
+def _wall(in_flight: int | None, queue: int | None) -> int | None:
+    """Calls let in at all, those included whose body is still being read: twice what may be
+    served, since a model's share is let in beyond, and what may wait."""
+    return None if in_flight is None or queue is None else 2 * in_flight + queue
+
+
+def _clash(url: str, known: RoutedModel, found: RoutedModel) -> Fault:
+    said = f"its model `{found.name}` is of type {found.type}, one of that name is {known.type}"
+    hint = "give one of them another name in a configuration"
+    return Fault("", 0, 0, f"--upstream {url}", said, hint)
+
+
+async def _first_answer(transport: Transport, url: str) -> probe.Recognised:
+    """What the server at an `--upstream URL` is. It may still be starting. Raises StartError."""
+    until = asyncio.get_running_loop().time() + FIRST_ANSWER
+    said = "it does not answer"
+    try:
+        async with asyncio.timeout_at(until):
+            while True:
+                try:
+                    return await probe.recognise(transport, url, "")
+                except (UpstreamUnavailable, DeadlineExceeded) as error:
+                    said = str(error)
+                await asyncio.sleep(_ASK_AGAIN)
+    except TimeoutError:
+        said = f"no answer within {FIRST_ANSWER:g} s: {said}"
+    except TetradError as error:
+        said = str(error)
+    hint = "start the server, or correct the URL"
+    raise StartError([Fault("", 0, 0, f"--upstream {url}", said, hint)])
