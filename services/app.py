@@ -112,14 +112,26 @@ async def _faces(
         finally:  # also when a second signal cut the wait short
             in_flight.end_all()
             await in_flight.idle(_ENDING if closing else _CLOSING)
-            await asyncio.gather(
-                grpc_face.stop(closing), rest.stop(closing) if rest else _nothing()
-            )
+            await _stop_both(grpc_face, rest, closing)
             await in_flight.idle(1)
 
 
-async def _nothing() -> None:
-    return
+async def _stop_both(
+    grpc_face: face.GrpcFace, rest: rest_server.RestServer | None, grace: float
+) -> None:
+    """Both at the same time, to their ends, also when a second signal cuts the grace short."""
+    stops = [asyncio.create_task(grpc_face.stop(grace))]
+    if rest is not None:
+        stops.append(asyncio.create_task(rest.stop(grace)))
+    try:
+        await asyncio.wait(stops)
+    except asyncio.CancelledError:
+        for stop in stops[1:]:
+            stop.cancel()
+        await grpc_face.stop(0)
+        await asyncio.wait(stops)
+        raise
+    await asyncio.gather(*stops)
 
 
 def _nothing_to_reload() -> None:
