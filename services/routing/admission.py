@@ -48,6 +48,7 @@ class Lease:
         route.in_flight -= 1
         if verdict is True:
             route.breaker.succeeded(self._ticket)
+            route.ready = True  # an answer is as good as a probe's
             model.served(admission.clock() - self.began)
         elif verdict is False:
             route.breaker.failed(self._ticket)

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from importlib import resources
+from random import Random
 from typing import Any
 
 import grpc
@@ -40,7 +41,7 @@ from services.embed import EmbedService
 from services.inflight import InFlight
 from services.models import ModelService
 from services.rerank import RerankService
-from services.routing.table import Router
+from services.routing.table import Router, Table
 from services.server import bind
 from services.transcribe import TranscribeService
 
@@ -225,9 +226,8 @@ def _settings() -> bind.Settings:
 
 
 def _services() -> dict[str, object]:
-    nothing: Any = None
-    dispatch = Dispatch(nothing, [])
-    router: Router = nothing
+    router = Router(Table([]), Random())  # noqa: S311
+    dispatch = Dispatch(router, [])
     return {
         "tetrad.v1.ChatService": ChatService(dispatch),
         "tetrad.v1.EmbedService": EmbedService(dispatch, lambda error, id: b""),

@@ -8,6 +8,7 @@ from urllib.parse import quote
 import grpc
 import pytest
 
+from services.config import Limits
 from tests.lib import canonical
 from tests.lib.gateway import details
 from tests.lib.world import MODELS, UPSTREAM_NAME, World
@@ -46,6 +47,8 @@ def described(name: str, created: int) -> dict[str, Any]:
     served = MODELS[name]
     more = served.more or {}
     limits = {"max_batch": MAX_BATCH[name]} if name in MAX_BATCH else {}
+    if served.type == "automatic-speech-recognition":
+        limits["max_upload_bytes"] = Limits().max_upload_bytes
     return {
         "id": name,
         "object": "model",

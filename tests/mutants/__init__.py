@@ -2,7 +2,8 @@
 
 `make mutants` runs them all, `make mutants ARGS="G4 sse"` those of a guarantee or with that in
 their name. Add yours in the same change as the mechanism and its test: one `Mutant` in the table
-module (`streams`, `calls`, `codec`, `errors`, `faces`, `rules`) that its mechanism belongs to:
+module (`streams`, `calls`, `admission`, `routing`, `operations`, `codec`, `errors`, `faces`,
+`rules`) that its mechanism belongs to:
 
     Mutant(
         "done-proves-success", "G4", "services/upstream/states.py",

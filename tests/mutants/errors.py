@@ -19,7 +19,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         find='        if "choices" not in value:\n'
         "            raise self._exchange.unreadable(answer, answer.body)\n",
         replace="",
-        tests=(_CUT + "test_a_200_that_is_no_answer_is_an_error[chat-another object]",),
+        tests=(_CUT + "test_a_200_that_is_no_answer_is_an_error[own-chat-another object]",),
         why="a 200 that is no answer is passed on",
     ),
     Mutant(
@@ -29,19 +29,16 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         find="            if answer.delimited and answer.body.strip():\n"
         "                raise self.unreadable(answer, answer.body) from None\n",
         replace='            return {"choices": []}\n',
-        tests=(_CUT + "test_a_200_that_is_no_answer_is_an_error[chat-half an object]",),
+        tests=(_CUT + "test_a_200_that_is_no_answer_is_an_error[own-chat-half an object]",),
         why="half an answer is a 200",
     ),
     Mutant(
         "a-body-that-breaks-off-is-whole",
         "G2",
-        "services/upstream/response.py",
-        find="        except httpx.HTTPError as error:\n"
-        "            self._broken = True\n"
-        "            raise self._failure(error) from None\n",
-        replace="        except httpx.HTTPError:\n"
-        "            self._broken = True\n"
-        "            raise StopAsyncIteration from None\n",
+        "services/upstream/connection.py",
+        find="        if self.error is None and not reader.complete:\n",
+        replace="        reader.complete = reader.has_head\n"
+        "        if self.error is None and not reader.complete:\n",
         tests=(
             _CUT + "test_an_answer_that_lacks_only_its_last_chunk_is_an_error",
             "tests/unit/test_upstream_transport.py::test_a_short_body_is_truncated",
@@ -54,15 +51,23 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "services/upstream/exchange.py",
         find="        if errors.error_in_body(value):\n            raise self.error(value)\n",
         replace="",
-        tests=(_CUT + "test_a_200_that_is_no_answer_is_an_error[chat-an error of the caller]",),
+        tests=(
+            _CUT + "test_a_200_that_is_no_answer_is_an_error[own-chat-an error beside an answer]",
+        ),
         why="an error object is passed on as 200",
     ),
     Mutant(
         "a-200-of-rest-without-json",
         "G2",
-        "gateway_http/response.py",
-        find="        raise unreadable(error) from error\n\n\ndef unreadable",
-        replace='        return "application/json", b"{}"\n\n\ndef unreadable',
+        "services/body.py",
+        find="""            return codec.encode_value(self.message, self._value)
+        except (codec.CodecError, codec.JsonError) as error:
+            raise self._fault(error) from None
+""",
+        replace="""            return codec.encode_value(self.message, self._value)
+        except (codec.CodecError, codec.JsonError):
+            return b""
+""",
         tests=(
             "tests/unit/test_rest_answers.py"
             "::test_an_answer_that_has_no_json_is_the_upstream_s_fault_and_not_the_caller_s",
@@ -88,8 +93,6 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         replace="        401: Reason.UNAUTHENTICATED,",
         tests=(
             _TABLE + "test_every_upstream_status_gives_the_contracts_code_reason_and_rest_status",
-            "tests/faults/test_upstream_statuses.py"
-            "::test_a_status_that_is_no_success_is_the_tables_error",
         ),
         why="callers are told that their key is wrong when ours is",
     ),
@@ -168,8 +171,8 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "pages-are-quoted",
         "G22",
         "services/error_text.py",
-        find='_PAGE = re.compile(r"<!doctype html|',
-        replace='_PAGE = re.compile(r"(?!)|',
+        find="    return excerpt(text, redact) if _PAGE.search(text) else _without_trace(text)\n",
+        replace="    return _without_trace(text)\n",
         tests=(_WORDS + "test_html_inside_json_never_reaches_a_caller",),
         why="HTML reaches callers",
     ),
@@ -177,8 +180,8 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "traces-are-shown",
         "G22",
         "services/error_text.py",
-        find='r"""Traceback\\ \\(most\\ recent\\ call\\ last\\)\n',
-        replace='r"""Traceback\\ never\n',
+        find="    trace = _TRACE.search(text)\n",
+        replace="    trace = None if text else _TRACE.search(text)\n",
         tests=(_WORDS + "test_stack_traces_never_reach_a_caller",),
         why="stack traces reach callers",
     ),

@@ -67,7 +67,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "            raise errors.ModelForbidden.named(name)\n",
         replace="",
         tests=(
-            "tests/unit/test_routing.py::test_a_key_without_models_may_use_none",
+            "tests/unit/test_routing.py::test_a_key_s_model_may_be_named_by_any_of_its_names",
             _KEYS + "test_a_model_that_the_key_may_not_use_is_forbidden",
         ),
         why="a key's models are a suggestion",
@@ -89,10 +89,10 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "auth",
         "gateway_http/calls.py",
         find="""        authorization = exchange.headers.get(b"authorization")
-        principal =""",
+        call.principal =""",
         replace="""        authorization = exchange.headers.get(b"authorization")
         await exchange.receive()
-        principal =""",
+        call.principal =""",
         tests=(_REQUESTS + "test_without_a_good_key_a_call_is_401_before_its_body_is_read",),
         why="strangers make us read",
     ),
@@ -154,13 +154,13 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     Mutant(
         "uploads-are-collected-before-they-go-on",
         "G34",
-        "services/upstream/speech.py",
-        find="""            async for piece in self._upload.chunks():
-                if piece:
-                    yield piece
+        "services/upstream/speech_form.py",
+        find="""        async for piece in self._upload.chunks():
+            if piece:
+                yield piece
 """,
-        replace="""            held = [piece async for piece in self._upload.chunks()]
-            yield b"".join(held)
+        replace="""        held = [piece async for piece in self._upload.chunks()]
+        yield b"".join(held)
 """,
         tests=(
             "tests/faces/test_transcribe.py::test_live_audio_reaches_the_upstream_while_it_is_sent",
@@ -180,7 +180,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "live-audio-has-no-limit",
         "G34",
         "services/transcribe.py",
-        find="            if total > self._max_upload_bytes:\n",
+        find="            if total > self.max_upload_bytes:\n",
         replace="            if False:\n",
         tests=("tests/unit/test_live_transcribe.py::test_audio_past_the_limit_is_refused",),
         why="live audio has no end",
@@ -188,7 +188,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     Mutant(
         "form-members-are-lost",
         "G33",
-        "services/upstream/speech.py",
+        "services/upstream/speech_asked.py",
         find="        members = dict(request.value())\n",
         replace="        members = {\n"
         '            k: v for k, v in request.value().items() if k != "timestamp_granularities"\n'
@@ -238,8 +238,8 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "events-have-no-done",
         "G42",
         "gateway_http/calls.py",
-        find="        await answer.finish(operation.ending)",
-        replace='        await answer.finish(b"")',
+        find="        await answer.finish(events(due) + operation.ending)",
+        replace="        await answer.finish(events(due))",
         tests=("tests/unit/test_rest_streams.py::test_chunks_become_events_and_done_ends_them",),
         why="clients wait for [DONE]",
     ),
@@ -255,8 +255,8 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     Mutant(
         "answers-do-not-name-their-model",
         "metadata",
-        "services/dispatch.py",
-        find='        call.out["x-tetrad-endpoint"] = route.name\n',
+        "services/routing/attempts.py",
+        find='        self.call.out["x-tetrad-endpoint"] = lease.route.name\n',
         replace="",
         tests=(
             "tests/unit/test_dispatch.py"
@@ -281,8 +281,8 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "a-taken-port-is-shared",
         "start",
         "services/server/face.py",
-        find='        ("grpc.so_reuseport", 0),\n',
-        replace='        ("grpc.so_reuseport", 1),\n',
+        find='("grpc.so_reuseport", int(shared))',
+        replace='("grpc.so_reuseport", 1)',
         tests=(_GRPC + "test_a_port_that_is_taken_is_an_error_that_says_so",),
         why="two gateways take each other's calls",
     ),

@@ -42,7 +42,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     Mutant(
         "bare-status-numbers",
         "layers",
-        "services/upstream/probe.py",
+        "services/upstream/facts.py",
         find="        if status in (HTTPStatus.OK, HTTPStatus.BAD_REQUEST):",
         replace="        if status in (200, 400):",
         tests=(f"{_LAYERS}[statuses]",),
@@ -51,12 +51,9 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     Mutant(
         "a-handler-swallows-cancellation",
         "G8",
-        "services/upstream/transport.py",
-        find="""            task.cancel()
-            await asyncio.shield(self._transport._in_background(_abandoned(task)))
-            raise""",
-        replace="""            task.cancel()
-            await asyncio.shield(self._transport._in_background(_abandoned(task)))""",
+        "services/upstream/own_transport.py",
+        find="            await self._stop_sending()\n            raise\n",
+        replace="            await self._stop_sending()\n",
         tests=(f"{_LAYERS}[cancellations]",),
         why="native memory leaks, tasks cannot be stopped",
     ),
@@ -170,7 +167,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     Mutant(
         "required-types-are-not-checked",
         "G37",
-        "services/app.py",
+        "services/runtime.py",
         find="        if faults:\n            raise StartError(faults)\n",
         replace="",
         tests=(

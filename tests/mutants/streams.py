@@ -31,7 +31,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         _FINISHED: {""",
         tests=(
             _STREAM + "test_an_end_is_a_success_only_after_a_finish",
-            _CUT + "test_a_stream_that_is_cut_is_a_success_only_after_its_finish[fin-close]",
+            _CUT + "test_a_stream_that_is_cut_is_a_success_only_after_its_finish[own-fin-close]",
         ),
         why="half an answer looks whole",
     ),
@@ -45,7 +45,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
             _STREAM + "test_done_without_a_finish_is_truncated",
             _STREAM + "test_a_transcription_cut_at_any_byte_is_a_success_only_if_its_text_was"
             "_whole",
-            _CUT + "test_a_stream_that_is_cut_is_a_success_only_after_its_finish[fin-close]",
+            _CUT + "test_a_stream_that_is_cut_is_a_success_only_after_its_finish[own-fin-close]",
         ),
         why="half an answer looks whole",
     ),
@@ -53,7 +53,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "rest-failure-ends-with-done",
         "G1",
         "gateway_http/calls.py",
-        find="await answer.finish(sse.event(shown.sse_event(error, call.id)))",
+        find="await answer.finish(sse.event(shown.sse_event(error, call.id, exchange.error_body)))",
         replace="await answer.finish(operation.ending)",
         tests=(
             _REST + "test_a_failure_after_the_first_chunk_is_the_last_event_and_closes_the"
@@ -66,9 +66,10 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "done-after-the-error-event",
         "G1",
         "gateway_http/calls.py",
-        find="await answer.finish(sse.event(shown.sse_event(error, call.id)))",
+        find="await answer.finish(sse.event(shown.sse_event(error, call.id, exchange.error_body)))",
         replace="""await answer.finish(
-                    sse.event(shown.sse_event(error, call.id)) + operation.ending
+                    sse.event(shown.sse_event(error, call.id, exchange.error_body))
+                    + operation.ending
                 )""",
         tests=(
             _REST + "test_a_failure_after_the_first_chunk_is_the_last_event_and_closes_the"
@@ -87,7 +88,9 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         replace="""            except errors.TetradError:
                 stream._move(Signal.FINISH)
                 data = None""",
-        tests=(_CUT + "test_a_stream_that_is_cut_is_a_success_only_after_its_finish[rst-chunked]",),
+        tests=(
+            _CUT + "test_a_stream_that_is_cut_is_a_success_only_after_its_finish[own-rst-chunked]",
+        ),
         why="a reset in the middle is taken for the end",
     ),
     Mutant(
@@ -139,7 +142,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
             Signal.MARK: State.COMPLETE,""",
         tests=(
             _STREAM + "test_done_without_a_finish_is_truncated",
-            _CUT + "test_a_200_that_is_no_stream_is_an_error[[DONE] without a finish]",
+            _CUT + "test_a_200_that_is_no_stream_is_an_error[own-[DONE] without a finish]",
         ),
         why="[DONE] of a proxy hides a dead upstream",
     ),
@@ -178,8 +181,8 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "zero-usage-is-none",
         "G10",
         "services/usage.py",
-        find="if isinstance(value, int) and not isinstance(value, bool):\n                setattr",
-        replace="if isinstance(value, int) and value:\n                setattr",
+        find="if isinstance(value, int) and _is_figure(value):\n",
+        replace="if isinstance(value, int) and value and _is_figure(value):\n",
         tests=("tests/unit/test_usage.py::test_figures_are_taken_as_the_upstream_tells_them",),
         why="zero tokens become unknown",
     ),

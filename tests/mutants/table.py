@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.mutants import calls, codec, errors, faces, rules, streams
+from tests.mutants import (
+    admission,
+    calls,
+    codec,
+    errors,
+    faces,
+    operations,
+    routing,
+    rules,
+    streams,
+)
 from tests.mutants.mutant import Mutant
 
 MUTANTS: Final[tuple[Mutant, ...]] = (
     *streams.MUTANTS,
     *calls.MUTANTS,
+    *admission.MUTANTS,
+    *routing.MUTANTS,
+    *operations.MUTANTS,
     *codec.MUTANTS,
     *errors.MUTANTS,
     *faces.MUTANTS,

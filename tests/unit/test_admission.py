@@ -302,3 +302,13 @@ async def test_places_in_use_are_calls_that_run_whatever_happens() -> None:
     assert (this.in_flight, this.waiting, live) == (0, 0, 0)
     assert all(it.in_flight == 0 and this.waiting_for(it) == 0 for it in models)
     assert all(r.in_flight == 0 for it in models for r in it.routes)
+
+
+async def test_an_answer_is_as_good_as_a_probe() -> None:
+    """G20."""
+    this, it = admission(), model("m")
+    it.routes[0].ready = False
+    (await this.lease(it, a_call())).end(None)
+    assert not it.ready
+    (await this.lease(it, a_call())).end(True)
+    assert it.ready

@@ -68,12 +68,6 @@ def test_a_bad_override_names_its_option() -> None:
     ]
 
 
-def test_what_this_version_lacks_is_refused_on_the_command_line_too() -> None:
-    config = Config.for_upstreams(["http://h"])
-    with pytest.raises(ConfigError, match=r"^--workers: this version does not have this yet; "):
-        config.with_overrides(workers=4)
-
-
 def test_an_open_gateway_may_not_listen_to_everyone_unless_it_says_so() -> None:
     config = Config.for_upstreams(["http://h"])
     with pytest.raises(ConfigError) as caught:

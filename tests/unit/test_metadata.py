@@ -49,6 +49,16 @@ def test_the_configuration_lets_names_pass() -> None:
     }
 
 
+@pytest.mark.parametrize("name", ["authorization", "proxy-authorization", "cookie", "host"])
+def test_a_caller_s_key_never_passes_whatever_the_configuration_allows(name: str) -> None:
+    pairs = [(name, "Bearer secret"), ("x-tenant", "a")]
+    assert metadata.passing(pairs, {name, "x-tenant"}, "r") == {
+        "x-request-id": "r",
+        "x-tenant": "a",
+    }
+    assert list(metadata.told({name: "Bearer secret", "x-tenant": "a"})) == [("x-tenant", "a")]
+
+
 def test_the_id_that_was_chosen_wins_over_the_caller_s() -> None:
     """An id that was refused must not slip through by being allowed by name."""
     pairs = [("x-request-id", "bad\nid")]

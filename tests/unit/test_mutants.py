@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import subprocess
+import sys
 from collections import Counter
 from functools import cache
 from pathlib import Path
@@ -47,6 +48,19 @@ def test_a_mutant_fits_its_file_and_names_tests_that_exist(mutant: Mutant) -> No
     for node in mutant.tests:
         file, _, name = node.partition("::")
         assert name.partition("[")[0] in functions(file), node
+
+
+def test_the_cases_that_mutants_name_exist() -> None:
+    named = {node for mutant in MUTANTS for node in mutant.tests if "[" in node}
+    files = sorted({node.partition("::")[0] for node in named})
+    collected = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "--collect-only", "-p", "no:cacheprovider", *files],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert named - set(collected.stdout.splitlines()) == set()
 
 
 def test_names_are_unique() -> None:

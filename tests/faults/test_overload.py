@@ -1,0 +1,123 @@
+"""More calls than there are places: each is served, or refused with a word, and nobody else waits.
+
+Through both faces and a real upstream; what one refusal costs is a ratio of one run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import pytest
+
+from services.upstream.base import Timeouts
+from services.upstream.transport import Transport
+from tests.fakes.replies import Delayed, Json
+from tests.fakes.upstream import FakeUpstream, Raw, Stall
+from tests.lib.gateway import Gateway, gateway
+
+CLIENTS: list[Transport] = []
+CHAT = "text-generation"
+HI = {"messages": [{"role": "user", "content": "hi"}]}
+ANSWER = {
+    "id": "c", "object": "chat.completion", "created": 1, "model": "m",
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "a"},
+                 "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+async def client() -> AsyncIterator[None]:
+    """What calls over REST."""
+    CLIENTS.append(Transport())
+    yield
+    await CLIENTS.pop().aclose()
+
+
+def config(up: FakeUpstream, names: tuple[str, ...] = ("m",), **more: Any) -> str:
+    provider = {"type": "openai", "url": up.url, **more.pop("provider", {})}
+    models = [
+        {"name": name, "type": CHAT, "providers": [{**provider, "model_name": name}]}
+        for name in names
+    ]
+    base = {"models": models, "required_types": [], "probes": {"interval": 3600}}
+    return json.dumps({**base, **more})
+
+
+async def over_rest(gate: Gateway, model: str = "m") -> str:
+    # A thousand calls at once take httpx's pool half a minute.
+    body = json.dumps({**HI, "model": model}).encode()
+    headers = {"content-type": "application/json"}
+    url = f"{gate.url}/v1/chat/completions"
+    async with CLIENTS[0].request("POST", url, headers, body, Timeouts()) as answer:
+        text = await answer.read()
+    if answer.status == 200:
+        return "OK"
+    assert answer.status == 503, text
+    assert int(answer.headers["retry-after"]) >= 1
+    return str(json.loads(text)["error"]["code"])
+
+
+async def over_grpc(gate: Gateway, model: str = "m") -> str:
+    try:
+        await gate.call("ChatService", "Chat", {**HI, "model": model})
+        return "OK"
+    except grpc.aio.AioRpcError as error:
+        if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+            raise
+        return "overloaded"
+
+
+@pytest.mark.parametrize("over", [over_rest, over_grpc])
+async def test_a_thousand_calls_at_fifty_places_lose_none_silently(over: Any) -> None:
+    """G15: those that found room to wait are served in their turn, the others are told."""
+    async with FakeUpstream() as up:
+        up.on("GET", "/*", Raw(b"{}", "application/json"))
+        up.on("POST", "/*", Delayed(Json(ANSWER), 0.01))
+        text = config(
+            up, provider={"max_concurrency": 50}, limits={"max_queue": 450, "max_in_flight": 1000}
+        )
+        async with gateway(text) as gate:
+            ends = Counter(await asyncio.gather(*(over(gate) for _ in range(1000))))
+            assert ends.total() == 1000
+            assert ends["OK"] + ends["overloaded"] == 1000
+            assert ends["OK"] >= 500
+            assert up.connections.peak <= 50
+            asked = sum(one.method == "POST" for one in up.requests)
+            assert asked == ends["OK"]
+            runtime = gate.running.runtime
+            assert (runtime.admission.in_flight, runtime.admission.waiting) == (0, 0)
+            assert await runtime.in_flight.idle(5)
+
+
+@pytest.mark.parametrize("over", [over_rest, over_grpc])
+async def test_a_hung_model_delays_no_other(over: Any) -> None:
+    """G15: also when its calls hold all places of the gateway."""
+    async with FakeUpstream() as hung, FakeUpstream() as well:
+        hung.on("POST", "/*", Stall("headers"))
+        well.on("POST", "/*", Json(ANSWER))
+        text = config(hung, ("hung", "other"), limits={"max_in_flight": 20, "max_queue": 0})
+        settings = json.loads(text)
+        settings["models"][1]["providers"][0]["url"] = well.url
+        async with gateway(json.dumps(settings)) as gate:
+            alone = [await _timed(over, gate) for _ in range(20)]
+            held = [asyncio.create_task(over(gate, "hung")) for _ in range(20)]
+            await hung.received(20)
+            assert await over(gate, "hung") == "overloaded"
+            beside = [await _timed(over, gate) for _ in range(20)]
+            assert sorted(beside)[18] < max(10 * sorted(alone)[18], 0.1)
+            for task in held:
+                task.cancel()
+            await asyncio.gather(*held, return_exceptions=True)
+
+
+async def _timed(over: Any, gate: Gateway) -> float:
+    began = time.perf_counter()
+    assert await over(gate, "other") == "OK"
+    return time.perf_counter() - began
