@@ -17,6 +17,7 @@ from bench.table import Table
 SECTIONS: Mapping[str, str] = {
     "codec": "bench.codec",
     "transport": "bench.transport",
+    "cancel": "bench.cancel",
 }
 """By name, in the order in which they run."""
 

@@ -256,3 +256,26 @@ async def _cancelled_streams(one: Rig, count: int) -> None:
             elif number % 3 == 1:
                 await asyncio.sleep(0)
         await asyncio.gather(*(caller.leave("cancel") for caller in callers))
+
+
+@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize("face", FACES, ids=lambda face: face.name)
+async def test_a_call_that_waits_for_a_place_ends(face: Any, how: How) -> None:
+    """G5, G13: it has asked no upstream, and holds no place afterwards."""
+    async with rig(limits={"max_in_flight": 1}) as one:
+        one.up.on("POST", "/*", Stall("headers"))
+        first, _ = await begin(one, face, "Chat", "cancel")
+        await one.up.received(1)
+        admission = one.gate.running.runtime.admission
+        for number, operation in enumerate(("Chat", "StreamChat"), 1):
+            caller, at = await begin(one, face, operation, how)
+            await until(lambda: admission.waiting == 1)
+            at = await leave(caller, how, at)
+            call = await one.record(number)
+            assert time.monotonic() - at < WITHIN
+            assert (call.usage.outcome, call.attempts) == (outcome_of(how), 0)
+            assert call.queued > 0
+            await until(lambda: admission.waiting == 0)
+        assert len(one.up.requests) == 1
+        await first.leave("cancel")
+        await one.at_rest()
