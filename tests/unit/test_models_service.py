@@ -149,7 +149,7 @@ def test_a_model_is_described_with_all_that_is_known() -> None:
 def test_a_description_fits_the_message_wholly(type: str) -> None:
     """gRPC callers find everything in fields, nothing in `extra`."""
     for this in (model("m", type), model("m", type, aliases=("x",), dimension=3)):
-        limits = {"rpm": 1, "rpd": 2, "tpm": 3, "max_batch": 4, "max_upload_bytes": 5}
+        limits = {"rpm": 1, "rpd": 2, "tpm": 3, "tpd": 6, "max_batch": 4, "max_upload_bytes": 5}
         wire = codec.encode_value("Model", describe(this, limits))
         parsed: Any = codec.message_class("Model").FromString(wire)
         assert not parsed.HasField("extra")

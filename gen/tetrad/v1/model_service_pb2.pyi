@@ -268,6 +268,7 @@ class ModelLimits(_message.Message):
     TPM_FIELD_NUMBER: _builtins.int
     MAX_BATCH_FIELD_NUMBER: _builtins.int
     MAX_UPLOAD_BYTES_FIELD_NUMBER: _builtins.int
+    TPD_FIELD_NUMBER: _builtins.int
     EXTRA_FIELD_NUMBER: _builtins.int
     rpm: _builtins.int
     """Requests a minute that the caller's key allows, over all models."""
@@ -279,6 +280,8 @@ class ModelLimits(_message.Message):
     """Inputs or documents that the least of its providers takes in one request."""
     max_upload_bytes: _builtins.int
     """Largest audio upload, in bytes."""
+    tpd: _builtins.int
+    """Tokens a day that the caller's key allows, over all models."""
     @_builtins.property
     def extra(self) -> _json_pb2.JsonText:
         """Members that no field holds."""
@@ -291,11 +294,12 @@ class ModelLimits(_message.Message):
         tpm: _builtins.int | None = ...,
         max_batch: _builtins.int | None = ...,
         max_upload_bytes: _builtins.int | None = ...,
+        tpd: _builtins.int | None = ...,
         extra: _json_pb2.JsonText | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_batch", b"_max_batch", "_max_upload_bytes", b"_max_upload_bytes", "_rpd", b"_rpd", "_rpm", b"_rpm", "_tpm", b"_tpm", "extra", b"extra", "max_batch", b"max_batch", "max_upload_bytes", b"max_upload_bytes", "rpd", b"rpd", "rpm", b"rpm", "tpm", b"tpm"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_batch", b"_max_batch", "_max_upload_bytes", b"_max_upload_bytes", "_rpd", b"_rpd", "_rpm", b"_rpm", "_tpd", b"_tpd", "_tpm", b"_tpm", "extra", b"extra", "max_batch", b"max_batch", "max_upload_bytes", b"max_upload_bytes", "rpd", b"rpd", "rpm", b"rpm", "tpd", b"tpd", "tpm", b"tpm"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_batch", b"_max_batch", "_max_upload_bytes", b"_max_upload_bytes", "_rpd", b"_rpd", "_rpm", b"_rpm", "_tpm", b"_tpm", "extra", b"extra", "max_batch", b"max_batch", "max_upload_bytes", b"max_upload_bytes", "rpd", b"rpd", "rpm", b"rpm", "tpm", b"tpm"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_batch", b"_max_batch", "_max_upload_bytes", b"_max_upload_bytes", "_rpd", b"_rpd", "_rpm", b"_rpm", "_tpd", b"_tpd", "_tpm", b"_tpm", "extra", b"extra", "max_batch", b"max_batch", "max_upload_bytes", b"max_upload_bytes", "rpd", b"rpd", "rpm", b"rpm", "tpd", b"tpd", "tpm", b"tpm"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_batch: _TypeAlias = _typing.Literal["max_batch"]  # noqa: Y015
     _WhichOneofArgType__max_batch: _TypeAlias = _typing.Literal["_max_batch", b"_max_batch"]  # noqa: Y015
@@ -305,6 +309,8 @@ class ModelLimits(_message.Message):
     _WhichOneofArgType__rpd: _TypeAlias = _typing.Literal["_rpd", b"_rpd"]  # noqa: Y015
     _WhichOneofReturnType__rpm: _TypeAlias = _typing.Literal["rpm"]  # noqa: Y015
     _WhichOneofArgType__rpm: _TypeAlias = _typing.Literal["_rpm", b"_rpm"]  # noqa: Y015
+    _WhichOneofReturnType__tpd: _TypeAlias = _typing.Literal["tpd"]  # noqa: Y015
+    _WhichOneofArgType__tpd: _TypeAlias = _typing.Literal["_tpd", b"_tpd"]  # noqa: Y015
     _WhichOneofReturnType__tpm: _TypeAlias = _typing.Literal["tpm"]  # noqa: Y015
     _WhichOneofArgType__tpm: _TypeAlias = _typing.Literal["_tpm", b"_tpm"]  # noqa: Y015
     @_typing.overload
@@ -315,6 +321,8 @@ class ModelLimits(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__rpd) -> _WhichOneofReturnType__rpd | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__rpm) -> _WhichOneofReturnType__rpm | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tpd) -> _WhichOneofReturnType__tpd | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__tpm) -> _WhichOneofReturnType__tpm | None: ...
 
