@@ -7,12 +7,13 @@ scope. Everything works without it too, on any ASGI server, only less directly.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from gateway_http import hangup
+from services.auth import identity_of
 
 PEER = "tetrad.peer"
 
@@ -21,6 +22,14 @@ LINGER = 30.0
 To close at once would reset the connection, and take the answer from a caller who still sends."""
 
 _PIPELINED = 16
+
+
+def _identity(certificate: Mapping[str, Any]) -> str:
+    """Whom a certificate names, as `getpeercert` gives it."""
+    uris = [value for kind, value in certificate.get("subjectAltName", ()) if kind == "URI"]
+    subject = [pair for pairs in certificate.get("subject", ()) for pair in pairs]
+    names = [value for kind, value in subject if kind == "commonName"]
+    return identity_of(uris, names[0] if names else "")
 
 
 class Peer:
@@ -80,20 +89,22 @@ class GatewayProtocol(HttpToolsProtocol):
     lost = False
     watching: Peer | None = None
     _lingering: asyncio.TimerHandle | None = None
-    _certificate: dict[str, Any] | None = None
+    _tls: dict[str, Any] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Notes the client's certificate, if the connection has one."""
+        """Notes the client's certificate, if the connection has one (that was checked)."""
         super().connection_made(transport)
         tls = transport.get_extra_info("ssl_object")
-        self._certificate = tls.getpeercert() if tls is not None else None
+        certificate = tls.getpeercert() if tls is not None else None
+        if certificate:
+            self._tls = {"client_cert": certificate, "identity": _identity(certificate)}
 
     def on_headers_complete(self) -> None:
         """Adds the extensions, before the task that was made for the request starts to run."""
         super().on_headers_complete()
         extensions: dict[str, Any] = {PEER: Peer(self, self.cycle)}
-        if self._certificate:
-            extensions["tls"] = {"client_cert": self._certificate}
+        if self._tls:
+            extensions["tls"] = self._tls
         cast(dict[str, Any], self.scope)["extensions"] = extensions
         if self.watching is not None and len(self.pipeline) <= _PIPELINED:
             # uvicorn stops to read when requests wait behind the one in work, and would not see

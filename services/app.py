@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from gateway_http import RestApp
-from services import rest_server
+from services import certificates, rest_server
 from services.config import Address, Config
 from services.reload import Change, Source
 from services.routing.table import Table
@@ -63,14 +63,23 @@ async def gateway(config: Config, seat: Seat | None = None) -> AsyncIterator[Run
 
     Raises StartError and one of BindErrors.
     """
+    try:
+        tls = certificates.read(config)
+    except certificates.CertificateError as error:
+        raise StartError(error.faults) from None
     transport = Transport()
     try:
         runtime = await Runtime.start(config, transport, seat)
         try:
-            grpc_face = face.GrpcFace(runtime.services, runtime.grpc, shared=seat is not None)
+            grpc_face = face.GrpcFace(
+                runtime.services, runtime.grpc, shared=seat is not None, certificates=tls.grpc
+            )
             app = RestApp(runtime.services, runtime.rest_settings()) if config.http else None
-            rest = rest_server.RestServer(app) if app else None
-            async with _faces(runtime, grpc_face, rest, seat) as (grpc_at, http_at):
+            rest = rest_server.RestServer(app, tls.http) if app else None
+            async with (
+                tls.watched(),
+                _faces(runtime, grpc_face, rest, seat) as (grpc_at, http_at),
+            ):
                 yield Running(grpc_at, http_at, runtime, app)
         finally:
             await runtime.close()
@@ -168,9 +177,7 @@ async def serve(
     await run
 
 
-def _signals(
-    source: Source | None, started: asyncio.Event
-) -> tuple[asyncio.Event, asyncio.Event]:
+def _signals(source: Source | None, started: asyncio.Event) -> tuple[asyncio.Event, asyncio.Event]:
     """Events that the process's signals set: to stop in order, and to end at once."""
     stop, at_once = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""Callers' keys: a presented key to a principal, and which models a principal may use.
+"""Callers' keys: a key or a certificate to a principal, and which models a principal may use.
 
 Only hashes are held. A key never gets into a message, a log line or an exception. Knows
 nothing of faces: it is handed the text of the `authorization` header.
@@ -8,7 +8,7 @@ import base64
 import hashlib
 import hmac
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -17,6 +17,9 @@ from services.config import Config, Key, KeyLimits
 
 PREFIX = "tk-"
 KEY_BYTES = 32
+
+_SPIFFE = "spiffe://"
+_SHOWN = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +40,15 @@ class Keyring:
     def __init__(self, keys: Iterable[Key], open: bool) -> None:
         self._open = open
         self._known: dict[bytes, tuple[bytes, Principal]] = {}
+        self._certified: dict[str, Principal] = {}
         for key in keys:
-            digest = bytes.fromhex(key.sha256)
             models = None if key.models is None else frozenset(key.models)
-            self._known[digest] = (digest, Principal(key.name, models, _limits(key)))
+            principal = Principal(key.name, models, _limits(key))
+            if key.sha256 is not None:
+                digest = bytes.fromhex(key.sha256)
+                self._known[digest] = (digest, principal)
+            if key.identity is not None:
+                self._certified[key.identity] = principal
 
     @classmethod
     def of(cls, config: Config) -> Self:
@@ -60,14 +68,17 @@ class Keyring:
         ]
         return cls(keys, open=not keys)
 
-    def identify(self, authorization: str | None) -> Principal:
-        """The principal of an `authorization` header (None: there was none).
+    def identify(self, authorization: str | None, identity: str = "") -> Principal:
+        """The principal of an `authorization` header (None: there was none) or, without one, of
+        the `identity` that a client's certificate has.
 
-        Raises errors.Unauthenticated: no key, not a bearer key, or a key that is not known.
+        Raises errors.Unauthenticated: no key, not a bearer key, or one that is not known.
         An open gateway looks at no header, since clients that must send a key send any.
         """
         if self._open:
-            return ANONYMOUS
+            return Principal(identity) if identity else ANONYMOUS
+        if identity and not (authorization or "").strip():
+            return self._certified_as(identity)
         digest = hashlib.sha256(_bearer(authorization)).digest()
         # Found by a hash, which no caller can steer towards a known one; then compared in a time
         # that does not depend on where they differ.
@@ -76,9 +87,30 @@ class Keyring:
             return principal
         raise errors.Unauthenticated("the API key is not known to this gateway")
 
+    def _certified_as(self, identity: str) -> Principal:
+        principal = self._certified.get(identity)
+        if principal is None:
+            raise errors.Unauthenticated(
+                f"the certificate's identity `{identity[:_SHOWN]}` is not known to this gateway, "
+                "and no API key was sent"
+            )
+        return principal
+
     def allows(self, principal: Principal, model_name: str) -> bool:
         """Whether the principal may use the model."""
         return principal.models is None or model_name in principal.models
+
+
+def identity_of(uris: Sequence[str], common_name: str) -> str:
+    """Whom a verified certificate names: its SPIFFE URI if it has any, else its common name.
+
+    "" with several SPIFFE URIs, which the standard forbids, and for a common name that only looks
+    like one: another check may have been made before it was signed.
+    """
+    ids = [uri for uri in uris if uri.startswith(_SPIFFE)]
+    if ids:
+        return ids[0] if len(ids) == 1 else ""
+    return "" if common_name.lower().startswith(_SPIFFE) else common_name
 
 
 def new_key(name: str, randbytes: Callable[[int], bytes] = secrets.token_bytes) -> tuple[str, str]:

@@ -157,8 +157,16 @@ def _add_clients(commands: Commands) -> None:  # type: ignore[type-arg]
             "--address",
             default=os.environ.get("TETRAD_ADDRESS", "127.0.0.1:50051"),
             metavar="ADDR",
-            help="the gateway's gRPC address (TETRAD_ADDRESS; default 127.0.0.1:50051)",
+            help="the gateway's gRPC address, with https:// in front for TLS (TETRAD_ADDRESS; "
+            "default 127.0.0.1:50051)",
         )
+        parser.add_argument(
+            "--ca", type=Path, metavar="FILE", help="authorities to trust, for TLS (PEM)"
+        )
+        parser.add_argument(
+            "--cert", type=Path, metavar="FILE", help="this client's certificate (PEM)"
+        )
+        parser.add_argument("--key-file", type=Path, metavar="FILE", help="its private key (PEM)")
         parser.add_argument(
             "--key", default=os.environ.get("TETRAD_KEY", ""), help="API key (TETRAD_KEY)"
         )
@@ -184,6 +192,17 @@ def _add_clients(commands: Commands) -> None:  # type: ignore[type-arg]
     embed = client("embed", "embed texts; one JSON list a line")
     model(embed)
     embed.add_argument("--dimensions", type=int, metavar="N")
+    embed.add_argument(
+        "--bulk",
+        metavar="FILE",
+        help='embed a file of JSON lines, each a text or {"id", "text"} or {"id", "input", ...}; '
+        'prints {"id", "embedding"}',
+    )
+    embed.add_argument(
+        "--output",
+        metavar="FILE",
+        help="with --bulk: where to; ids that it holds already are skipped",
+    )
     embed.add_argument("text", nargs="*", help="texts; without any, lines of standard input")
 
     rerank = client("rerank", "order documents by relevance; best first")
@@ -194,7 +213,7 @@ def _add_clients(commands: Commands) -> None:  # type: ignore[type-arg]
         "document", nargs="*", help="documents; without any, lines of standard input"
     )
 
-    transcribe = client("transcribe", "transcribe a sound file")
+    transcribe = client("transcribe", "transcribe a sound file, or sound as it comes")
     model(transcribe)
     transcribe.add_argument("--language", help="ISO 639-1 code or English name")
     transcribe.add_argument("--translate", action="store_true", help="translate into English")
@@ -204,7 +223,15 @@ def _add_clients(commands: Commands) -> None:  # type: ignore[type-arg]
         metavar="F",
         help="json (prints the text), text, srt, vtt, verbose_json",
     )
-    transcribe.add_argument("file", type=Path)
+    transcribe.add_argument(
+        "--live",
+        action="store_true",
+        help="raw sound (16-bit little-endian, one channel), from standard input without a file",
+    )
+    transcribe.add_argument(
+        "--rate", type=int, default=16000, metavar="N", help="its samples a second (default 16000)"
+    )
+    transcribe.add_argument("file", type=Path, nargs="?")
 
 
 def _add_keys(commands: Commands) -> None:  # type: ignore[type-arg]

@@ -6,9 +6,11 @@ Also an example of how to use the contract from Python.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from tetrad.v1 import (
 )
 
 from services import codec
+from services.commands import embed_bulk
 
 _PIECE = 256 * 1024
 _UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
@@ -36,11 +39,14 @@ _UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_l
 
 def run(args: argparse.Namespace) -> int:
     """Run the command named in `args`; 1 if the call fails."""
+    if bool(args.cert) is not bool(args.key_file):
+        print("tetrad: --cert and --key-file go together", file=sys.stderr)
+        return 2
     if args.timeout is not None and args.timeout <= 0:
         print("tetrad: --timeout needs a number of seconds above 0", file=sys.stderr)
         return 2
     try:
-        with grpc.insecure_channel(args.address, options=_UNLIMITED) as channel:
+        with _channel(args) as channel:
             return _COMMANDS[args.command](args, channel)
     except grpc.RpcError as error:
         print(f"tetrad: {explain(error, args.address)}", file=sys.stderr)
@@ -50,6 +56,17 @@ def run(args: argparse.Namespace) -> int:
     except OSError as error:
         print(f"tetrad: {error.filename}: {(error.strerror or '').lower()}", file=sys.stderr)
         return 2
+
+
+def _channel(args: argparse.Namespace) -> grpc.Channel:
+    """Over TLS where the address says https:// or a certificate is given. Raises OSError."""
+    address = args.address.removeprefix("https://").rstrip("/")
+    if address == args.address and not (args.ca or args.cert):
+        return grpc.insecure_channel(address, options=_UNLIMITED)
+    ca, key, cert = (path and path.read_bytes() for path in (args.ca, args.key_file, args.cert))
+    return grpc.secure_channel(
+        address, grpc.ssl_channel_credentials(ca, key, cert), options=_UNLIMITED
+    )
 
 
 def explain(error: Any, address: str) -> str:
@@ -134,6 +151,9 @@ def _lines(given: list[str]) -> list[str]:
 
 
 def _embed(args: argparse.Namespace, channel: grpc.Channel) -> int:
+    if args.bulk:
+        rpc = embed_service_pb2_grpc.EmbedServiceStub(channel).BulkEmbed
+        return embed_bulk.run(args, partial(rpc, **_options(args)))
     request = embed_service_pb2.EmbedRequest(
         input=embed_service_pb2.EmbedInput(
             texts=embed_service_pb2.TextList(texts=_lines(args.text))
@@ -171,34 +191,64 @@ def _rerank(args: argparse.Namespace, channel: grpc.Channel) -> int:
 
 def _transcribe(args: argparse.Namespace, channel: grpc.Channel) -> int:
     task = "TRANSCRIBE_TASK_TRANSLATE" if args.translate else "TRANSCRIBE_TASK_TRANSCRIBE"
+    if args.file is None and not args.live:
+        print("tetrad: transcribe needs a file, or --live", file=sys.stderr)
+        return 2
     config = transcribe_service_pb2.TranscribeRequest(
-        file=transcribe_service_pb2.AudioFile(filename=args.file.name),
+        file=transcribe_service_pb2.AudioFile(
+            filename=args.file.name if args.file else "",
+            media_type=f"audio/pcm; rate={args.rate}" if args.live else "",
+        ),
         model=args.model,
         language=args.language,
         response_format=args.format,
         task=transcribe_service_pb2.TranscribeTask.Value(task),
     )
     stub = transcribe_service_pb2_grpc.TranscribeServiceStub(channel)
-    with args.file.open("rb"):
-        pass  # a file that cannot be read is the caller's mistake, not the call's failure
-    with _stream(stub.LiveTranscribe(_audio(config, args.file), **_options(args))) as events:
-        for event in events:
-            kind = event.WhichOneof("event")
-            if args.json or (kind == "final" and args.format not in ("json", "text", "srt", "vtt")):
-                _print_json("LiveTranscribeResponse", event)
-            elif kind == "final":
-                print((event.final.document.text or event.final.text).rstrip("\n"))
+    if args.file is not None:
+        with args.file.open("rb"):
+            pass  # a file that cannot be read is the caller's mistake, not the call's failure
+    sound = _heard() if args.file is None else _read(args.file)
+    with _stream(stub.LiveTranscribe(_audio(config, sound), **_options(args))) as events:
+        _print_transcript(args, events)
     return 0
 
 
+def _print_transcript(args: argparse.Namespace, events: Any) -> None:
+    """Text as it comes, or else the whole at the end."""
+    begun = False
+    for event in events:
+        kind = event.WhichOneof("event")
+        if args.json or (kind == "final" and args.format not in ("json", "text", "srt", "vtt")):
+            _print_json("LiveTranscribeResponse", event)
+        elif kind == "delta":
+            begun = True
+            print(event.delta.delta, end="", flush=True)
+        elif kind == "final":
+            whole = (event.final.document.text or event.final.text).rstrip("\n")
+            print("" if begun else whole)
+
+
 def _audio(
-    config: transcribe_service_pb2.TranscribeRequest, path: Path
+    config: transcribe_service_pb2.TranscribeRequest, sound: Iterator[bytes]
 ) -> Iterator[transcribe_service_pb2.LiveTranscribeRequest]:
-    """The configuration and then the file, piece by piece: no size limit but the server's."""
+    """The configuration and then the sound, piece by piece: no size limit but the server's."""
     yield transcribe_service_pb2.LiveTranscribeRequest(config=config)
+    for piece in sound:
+        yield transcribe_service_pb2.LiveTranscribeRequest(audio=piece)
+
+
+def _read(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         while piece := file.read(_PIECE):
-            yield transcribe_service_pb2.LiveTranscribeRequest(audio=piece)
+            yield piece
+
+
+def _heard() -> Iterator[bytes]:
+    """Standard input as it comes. Not through `sys.stdin`: a thread that waits there when the call
+    has failed would keep its lock, and the interpreter from ending."""
+    while piece := os.read(0, _PIECE):
+        yield piece
 
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace, grpc.Channel], int]] = {

@@ -18,6 +18,7 @@ from typing import Any
 import uvicorn
 
 from gateway_http import GatewayProtocol
+from services.certificates import Certificates
 from services.config import Address
 from services.socket_file import remove_stale
 
@@ -41,13 +42,14 @@ class _Quiet(uvicorn.Server):
 
 
 class RestServer:
-    """The REST face on one address."""
+    """The REST face on one address, over TLS if there are `certificates`."""
 
-    def __init__(self, application: Any) -> None:
+    def __init__(self, application: Any, certificates: Certificates | None = None) -> None:
         logging.getLogger("uvicorn.error").addFilter(_not_a_cancellation)
         config = uvicorn.Config(
             application,
             http=GatewayProtocol,
+            ssl_context_factory=(lambda *_: certificates.context) if certificates else None,
             lifespan="off",
             ws="none",
             log_config=None,

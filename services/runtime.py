@@ -15,6 +15,7 @@ from random import SystemRandom
 from typing import Any, Final
 
 from gateway_http import RestSettings
+from gateway_http.pages import playground
 from gateway_http.settings import Page, PageAnswer
 from services import assembly, worker_pages
 from services.assembly import Watched
@@ -134,6 +135,7 @@ class Runtime:
             config.limits.max_request_bytes,
             config.metadata.pass_in,
             ended=self.dispatch.ended,
+            certified=config.grpc.tls is not None and config.grpc.tls.client_ca is not None,
         )
         self._found: list[tuple[RoutedModel, Watched]] = []
         self._watched: list[Watched] = []
@@ -237,7 +239,7 @@ class Runtime:
             pass_in=frozenset(config.metadata.pass_in),
             pass_out=frozenset(config.metadata.pass_out),
             opengatellm=config.compat.opengatellm,
-            pages=self._pages,
+            pages={**self._pages, **self._playground()},
         )
 
     def _services(self) -> Mapping[str, object]:
@@ -265,6 +267,15 @@ class Runtime:
             "/metrics": worker_pages.metrics(seat, metrics.snapshot, merged),
             "/ready": worker_pages.ready(seat, self._live.ready),
         }
+
+    def _playground(self) -> dict[str, Page]:
+        """The page at / and its files, unless the configuration leaves them out."""
+        grpc, http = self.config.grpc, self.config.http
+        if http is None or not http.playground:
+            return {}
+        fixed = bool(grpc.address.port and not grpc.address.path)
+        shown = str(grpc.address if fixed else type(grpc)().address)
+        return playground(shown, tls=grpc.tls is not None)
 
     def _measure(self) -> None:
         """What the metrics look up when they are asked for."""
@@ -316,7 +327,7 @@ def _rates(principal: Principal) -> dict[str, int | None]:
     limits = principal.limits
     if limits is None:
         return {}
-    return {"rpm": limits.rpm, "rpd": limits.rpd, "tpm": limits.tpm}
+    return {"rpm": limits.rpm, "rpd": limits.rpd, "tpm": limits.tpm, "tpd": limits.tpd}
 
 
 def _wall(in_flight: int | None, queue: int | None) -> int | None:

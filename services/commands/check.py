@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from services import assembly
+from services import assembly, certificates
 from services.commands import warnings
 from services.config import Config, ConfigError, load
 from services.errors import TetradError
@@ -27,6 +27,10 @@ def check(args: argparse.Namespace) -> int:
         return FAULTY
     warnings.print_all(config)
     faults = [str(fault) for fault in config.required_type_faults()]
+    try:
+        certificates.read(config)
+    except certificates.CertificateError as error:
+        faults += map(str, error.faults)
     if args.probe:
         faults += asyncio.run(_probe(config))
     for line in faults:

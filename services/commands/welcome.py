@@ -19,7 +19,7 @@ _ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104  (what one dia
 
 def text(running: Running, *, demo: bool) -> str:
     """The greeting; the demo's ends with a call for each operation over both faces."""
-    rest = f"REST on {_url(running.http)}" if running.http else "no REST face"
+    rest = f"REST on {_url(running)}" if running.http else "no REST face"
     lines = [f"Tetrad listens: gRPC on {running.grpc}, {rest}", ""]
     for model in sorted(running.table.models, key=lambda m: (_ORDER.index(m.type), m.name)):
         state = "ready" if model.ready else "not ready yet: its provider does not answer"
@@ -29,10 +29,14 @@ def text(running: Running, *, demo: bool) -> str:
     return "\n".join([*lines, "", "Ctrl-C stops it."])
 
 
-def _url(address: Address) -> str:
+def _url(running: Running) -> str:
+    """Of the REST face, which is there."""
+    address, http = running.http, running.runtime.config.http
+    assert address is not None  # noqa: S101  (the caller has looked)
     if address.path:
         return str(address)
-    return f"http://{_ANY_HOST.get(address.host, _host(address))}:{address.port}"
+    scheme = "https" if http is not None and http.tls else "http"
+    return f"{scheme}://{_ANY_HOST.get(address.host, _host(address))}:{address.port}"
 
 
 def _host(address: Address) -> str:
@@ -72,10 +76,10 @@ def _calls(running: Running) -> list[str]:
             "",
             "Over REST:",
             "",
-            *_curl(_url(running.http), chat, embed, rerank, listen, sound),
+            *_curl(_url(running), chat, embed, rerank, listen, sound),
         ]
     if running.http and chat:
-        lines += ["", "With the OpenAI SDK:", "", *_sdk(_url(running.http), chat)]
+        lines += ["", "With the OpenAI SDK:", "", *_sdk(_url(running), chat)]
     return lines
 
 

@@ -4,6 +4,7 @@ Works on plain data in the shape of the file, so that the file and the command l
 alike, and so that a file with other faults is still judged as far as it can be read.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,9 @@ from services.config.explain import nearest
 from services.config.fault import Loc
 from services.config.kinds import ModelType
 from services.config.sections import Grpc, Http
+
+_SPIFFE = re.compile(r"spiffe://[a-z0-9._-]{1,255}(/[A-Za-z0-9._-]+)+")
+_SUBJECT = re.compile(r"[A-Za-z]{1,2}=")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +32,6 @@ class Problem:
 # What would be accepted and then ignored: the key, when it is set so, and what to do instead.
 # `[*]` is every item of a list. An entry goes when the feature comes.
 NOT_YET: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "grpc.tls": (
-        lambda value: value is not None,
-        "leave it out, and let a proxy or service mesh in front end TLS",
-    ),
-    "http.tls": (
-        lambda value: value is not None,
-        "leave it out, and let a proxy or ingress in front end TLS",
-    ),
     "telemetry.otlp_endpoint": (
         lambda value: value not in (None, ""),
         "leave it out; traceparent still passes to the upstreams",
@@ -58,6 +54,7 @@ def problems(data: Mapping[str, Any]) -> Iterator[Problem]:
         _same_names,
         _two_defaults,
         _same_keys,
+        _key_or_identity,
         _open_to_all,
         _same_address,
         _shared_socket_file,
@@ -121,6 +118,34 @@ def _same_keys(data: Mapping[str, Any]) -> Iterator[Problem]:
     yield from _twice(matches("auth.keys[*].name", data), "duplicate name '{}'", "rename one")
     hashes = ((loc, str(value).lower()) for loc, value in matches("auth.keys[*].sha256", data))
     yield from _twice(hashes, "duplicate hash", "remove one of the keys")
+    identities = matches("auth.keys[*].identity", data)
+    yield from _twice(identities, "duplicate identity '{}'", "remove one of the entries")
+
+
+def _key_or_identity(data: Mapping[str, Any]) -> Iterator[Problem]:
+    """Each entry is known by one of the two, and by an identity that a certificate can have."""
+    for loc, key in matches("auth.keys[*]", data):
+        if not isinstance(key, Mapping):
+            continue
+        identity = key.get("identity")
+        if (key.get("sha256") is None) is (identity is None):
+            which = "neither" if identity is None else "both"
+            hint = (
+                "add sha256 (`tetrad keys new NAME` makes a key), or the identity that the "
+                "caller's certificate has"
+                if identity is None
+                else "keep one, and give the other an entry of its own"
+            )
+            said = f"an entry has either sha256 or identity, and this one has {which}"
+            yield Problem(loc, said, hint)
+        if not isinstance(identity, str):
+            continue
+        if identity.lower().startswith("spiffe:") and not _SPIFFE.fullmatch(identity):
+            hint = "such as spiffe://example.org/ns/prod/sa/indexer"
+            yield Problem((*loc, "identity"), "not a SPIFFE URI", hint)
+        elif _SUBJECT.match(identity):
+            hint = "write what stands after CN= alone"
+            yield Problem((*loc, "identity"), "expected a common name, found a subject", hint)
 
 
 def _twice(values: Iterator[tuple[Loc, Any]], message: str, hint: str) -> Iterator[Problem]:

@@ -48,6 +48,11 @@ DEFAULT_URLS: dict[str, str] = {
     "cohere": "https://api.cohere.com",
 }
 
+Identity = Annotated[
+    PathText, Field(max_length=2048), Says("a SPIFFE URI, or a certificate's common name")
+]
+Batch = Annotated[Whole, Field(ge=1, le=10**9)]
+
 
 class Section(BaseModel):
     """What all sections share: immutable, and no key beyond the known ones."""
@@ -129,6 +134,14 @@ class Provider(Section):
         default=None,
         description="Calls at the same time; null is unlimited, 0 takes the provider out.",
     )
+    max_batch: Batch | None = Field(
+        default=None,
+        description="Inputs, or documents to rank, of one request at most; more are cut into "
+        "several requests. TEI tells its own.",
+    )
+    max_batch_bytes: Batch | None = Field(
+        default=None, description="Bytes of inputs of one request at most; null is unlimited."
+    )
     transport: Annotated[TransportKind, Says("a transport")] = Field(
         default="own", description="HTTP client: own, or httpx (for proxies and HTTP/2)."
     )
@@ -171,6 +184,12 @@ class Model(Section):
     max_queue: Count | None = Field(
         default=None, description="Calls that wait for it; null leaves it to limits.max_queue."
     )
+    max_batch: Batch | None = Field(
+        default=None, description="As a provider's, for all of them; the least one holds."
+    )
+    max_batch_bytes: Batch | None = Field(
+        default=None, description="As a provider's, for all of them; the least one holds."
+    )
     providers: Annotated[tuple[Provider, ...], Field(min_length=1)] = Field(
         description="The servers that answer for it."
     )
@@ -205,11 +224,19 @@ class KeyLimits(Section):
 
 
 class Key(Section):
-    """A caller's key, known by its hash only."""
+    """A caller: by the hash of its key, or by what its certificate says."""
 
     name: Name = Field(description="Who holds the key; stands in logs and in the ledger.")
-    sha256: Sha256 = Field(
-        repr=False, description="Hash of the key in hexadecimal, as `tetrad keys new` prints it."
+    sha256: Sha256 | None = Field(
+        default=None,
+        repr=False,
+        description="Hash of the key in hexadecimal, as `tetrad keys new` prints it. Either this "
+        "or identity.",
+    )
+    identity: Identity | None = Field(
+        default=None,
+        description="SPIFFE URI of the client's certificate, or its common name where it has "
+        "none; see tls.client_ca.",
     )
     models: tuple[Name, ...] | None = Field(
         default=None, description="Models it may use, by name or alias; null is all."

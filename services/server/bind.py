@@ -17,7 +17,7 @@ from typing import Any, NoReturn, TypeAlias
 import grpc
 
 from services import codec, errors, metadata
-from services.auth import Keyring
+from services.auth import Keyring, identity_of
 from services.body import Body
 from services.call import Call
 from services.codec import MethodPlan
@@ -36,7 +36,7 @@ class Settings:
     """What the gRPC face takes from the configuration; a reload changes it, for calls to come.
 
     max_request_bytes bounds one message. ended: told of each call that failed and how; a call
-    whose service told so itself may be told of again.
+    whose service told so itself may be told of again. certified: callers show certificates.
     """
 
     keyring: Keyring
@@ -44,6 +44,7 @@ class Settings:
     max_request_bytes: int
     pass_in: Collection[str] = ()
     ended: Callable[[Call, str], None] = lambda call, outcome: None
+    certified: bool = False
 
 
 def handlers(services: Mapping[str, object], settings: Settings) -> list[grpc.GenericRpcHandler]:
@@ -124,7 +125,9 @@ class Bound:
             deadline=deadline,
             headers=metadata.passing(pairs, self._settings.pass_in, ending.id),
         )
-        ending.call.principal = self._settings.keyring.identify(given.get("authorization"))
+        ending.call.principal = self._settings.keyring.identify(
+            given.get("authorization"), _identity(context) if self._settings.certified else ""
+        )
         return ending.call
 
     def _body(self, data: bytes) -> Body:
@@ -159,6 +162,14 @@ class Bound:
                         await context.send_initial_metadata(outgoing(call))
                         started = True
                     await context.write(wire)
+
+
+def _identity(context: Context) -> str:
+    """Whom the caller's certificate names, which grpc has checked."""
+    told = context.auth_context()
+    uris = [uri.decode("utf-8", "replace") for uri in told.get("peer_uri", ())]
+    names = [name.decode("utf-8", "replace") for name in told.get("x509_common_name", ())]
+    return identity_of(uris, names[0] if names else "")
 
 
 def outgoing(call: Call) -> tuple[tuple[str, str], ...]:

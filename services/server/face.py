@@ -1,4 +1,4 @@
-"""The gRPC server: options, handlers, health and reflection, start and stop.
+"""The gRPC server: options, handlers, certificates, health and reflection, start and stop.
 
 The options' reasons are beside them; all come from faults seen in production.
 """
@@ -17,6 +17,7 @@ from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from services import codec
+from services.certificates import Certificates, Loaded
 from services.config import Address
 from services.server.bind import Settings, UnknownMethod, handlers
 from services.server.health import Health
@@ -53,11 +54,20 @@ def options(max_request_bytes: int, *, shared: bool = False) -> list[tuple[str, 
 
 
 class GrpcFace:
-    """The server for one address; `shared` with other processes of ours (SO_REUSEPORT)."""
+    """The server for one address; `shared` with other processes of ours (SO_REUSEPORT).
+
+    Without `certificates` it is plaintext; else each handshake takes the newest ones.
+    """
 
     def __init__(
-        self, services: Mapping[str, object], settings: Settings, *, shared: bool = False
+        self,
+        services: Mapping[str, object],
+        settings: Settings,
+        *,
+        shared: bool = False,
+        certificates: Certificates | None = None,
     ) -> None:
+        self._credentials = _credentials(certificates) if certificates else None
         options_ = options(settings.max_request_bytes, shared=shared)
         self._server = grpc.aio.server(options=options_)
         names = [plan.name for plan in codec.service_plans()]
@@ -76,7 +86,10 @@ class GrpcFace:
         try:
             if address.path and _is_answered(address.path):
                 raise RuntimeError("another server listens there")
-            port = self._server.add_insecure_port(target)
+            if self._credentials is None:
+                port = self._server.add_insecure_port(target)
+            else:
+                port = self._server.add_secure_port(target, self._credentials)
         except RuntimeError as error:
             raise BindError(f"gRPC cannot listen on {address}: {_why(address, error)}") from None
         return 0 if address.path else port
@@ -93,6 +106,29 @@ class GrpcFace:
     async def stop(self, grace: float | None) -> None:
         """Refuse new calls, give open ones `grace` seconds, then end them."""
         await self._server.stop(grace)
+
+
+def _credentials(certificates: Certificates) -> grpc.ServerCredentials:
+    """Of grpc, which takes TLS 1.2 at least, and asks for news with each handshake."""
+    given = certificates.loaded
+
+    def news() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal given
+        if certificates.loaded is given:
+            return None
+        given = certificates.loaded
+        return _configuration(given)
+
+    return grpc.dynamic_ssl_server_credentials(
+        _configuration(given),
+        news,  # type: ignore[arg-type]  # None says that there is no news; the types forgot that
+        require_client_authentication=certificates.demands_client,
+    )
+
+
+def _configuration(loaded: Loaded) -> grpc.ServerCertificateConfiguration:
+    pairs = [(loaded.key, loaded.cert)]
+    return grpc.ssl_server_certificate_configuration(pairs, root_certificates=loaded.client_ca)
 
 
 class _Pool:

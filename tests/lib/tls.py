@@ -1,6 +1,6 @@
-"""Certificates for tests: an authority, a server at 127.0.0.1 and localhost, and a client.
+"""Certificates for tests: two authorities, each with a server at 127.0.0.1 and with clients.
 
-Made once, good for a hundred years, of no use to anybody: the authority's key is gone.
+Made once, good for a hundred years, of no use to anybody: the authorities' keys are gone.
 """
 
 from __future__ import annotations
@@ -13,6 +13,17 @@ _FOLDER = Path(__file__).with_name("certificates")
 CA = _FOLDER / "ca.pem"
 SERVER = (_FOLDER / "server.pem", _FOLDER / "server.key")
 CLIENT = (_FOLDER / "client.pem", _FOLDER / "client.key")
+"""Its common name is client.test."""
+
+OTHER_CA = _FOLDER / "other-ca.pem"
+OTHER_SERVER = (_FOLDER / "other-server.pem", _FOLDER / "other-server.key")
+EXPIRED = (_FOLDER / "expired.pem", _FOLDER / "expired.key")
+"""A server's, until the first of February 2024."""
+STRANGER = (_FOLDER / "stranger.pem", _FOLDER / "stranger.key")
+"""Its common name is stranger.test."""
+SPIFFE = (_FOLDER / "spiffe.pem", _FOLDER / "spiffe.key")
+"""Its URI is SPIFFE_ID; its common name says something else."""
+SPIFFE_ID = "spiffe://example.org/ns/prod/sa/indexer"
 
 
 def server_context(*, require_client: bool = False) -> ssl.SSLContext:
