@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from gateway_http import errors as shown
 from gateway_http import opengatellm
+from gateway_http.asgi import Scope
 from gateway_http.caller import Caller, HungUp
 from gateway_http.exchange import Exchange, cancelled
 from gateway_http.request import Names, Request, deadline, new_call, read
@@ -41,7 +42,8 @@ class RestCall:
         self.call = call = new_call(operation, exchange.id, exchange.headers, passes)
         authorization = exchange.headers.get(b"authorization")
         call.principal = settings.keyring.identify(
-            None if authorization is None else authorization.decode("latin-1")
+            None if authorization is None else authorization.decode("latin-1"),
+            _identity(exchange.scope),
         )
         call.deadline = deadline(exchange.headers)
         settings.state.enter()
@@ -163,6 +165,12 @@ class RestCall:
             return body.recoded(usage_asked=call.include_usage)
         except errors.InvalidRequest as error:
             raise unreadable(error) from error
+
+
+def _identity(scope: Scope) -> str:
+    """Whom the caller's certificate names."""
+    tls = (scope.get("extensions") or {}).get("tls")
+    return str(tls.get("identity", "")) if tls else ""
 
 
 def _limited(call: Call) -> AbstractAsyncContextManager[object]:

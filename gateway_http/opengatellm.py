@@ -1,4 +1,4 @@
-"""What OpenGateLLM's callers expect beyond ours: language names, usage with its cost, lists, ids.
+"""What OpenGateLLM's callers expect beyond ours: usage with its cost, both lists, ids.
 
 Works on bodies of the contract, after they were read and before they are written. What no
 upstream told is not made up. docs/opengatellm.md has the list.
@@ -14,7 +14,6 @@ from gateway_http.dialects import opengatellm_to_rerank
 from gateway_http.request import Request
 from services.body import Body
 from services.call import Call
-from services.languages import code_of
 
 Value = dict[str, Any]
 
@@ -31,10 +30,8 @@ def asked(request: Request) -> Request:
         case "ChatRequest" if request.streamed:
             return replace(request, body=_usage_asked(body))
         case "TranscribeRequest":
-            language = body.get("language")
-            if isinstance(language, str):
-                body = body.with_members(language=code_of(language) or None)
-                return replace(request, body=body)
+            if body.get("language") == "":
+                return replace(request, body=body.with_members(language=None))
         case "RerankRequest" if request.form is opengatellm_to_rerank.FORM:
             # Its callers get both lists, as all others do.
             return replace(request, converted=None)

@@ -61,6 +61,10 @@ def configured_models(
             cost_completion_tokens=model.cost_completion_tokens,
             max_in_flight=model.max_in_flight,
             max_queue=model.max_queue,
+            own_max_batch=_least(model.max_batch, *(p.max_batch for p in model.providers)),
+            max_batch_bytes=_least(
+                model.max_batch_bytes, *(p.max_batch_bytes for p in model.providers)
+            ),
         )
         for provider in model.providers:
             endpoint = _endpoint(config, model, provider)
@@ -116,6 +120,8 @@ _MODEL_SETTINGS = (
     "cost_completion_tokens",
     "max_in_flight",
     "max_queue",
+    "own_max_batch",
+    "max_batch_bytes",
 )
 _ROUTE_SETTINGS = ("name", "adapter", "priority", "weight", "max_concurrency")
 
@@ -167,6 +173,10 @@ def _identity(one: Watched) -> tuple[str, str, str, str, str]:
     """What makes a route the same as before: its model, and the upstream model behind it."""
     endpoint = one.endpoint
     return one.model.name, one.model.type, endpoint.url, endpoint.model, endpoint.key
+
+
+def _least(*limits: int | None) -> int | None:
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _breaker(config: Config) -> Breaker:

@@ -15,15 +15,25 @@ from typing import Any, Protocol, cast
 from services import estimate
 from services.body import Body
 from services.call import Call
-from services.errors import TetradError
+from services.errors import InvalidRequest, TetradError, Violation
 from services.routing.admission import Admission
 from services.routing.attempts import Attempts
 from services.routing.budget import RetryBudget
-from services.routing.table import Router
+from services.routing.table import RoutedModel, Router
 
 Unary = Callable[[Body, Call], Awaitable[Body]]
 Stream = Callable[[Body, Call], AsyncIterator[list[Body]]]
 Sink = Callable[[Call], None]
+Through = Callable[[RoutedModel], Awaitable[Body] | None]
+"""Answers in place of one request to the model; None to send that."""
+
+_JSON_NAMES = {
+    bool: "a boolean",
+    int: "a number",
+    float: "a number",
+    list: "an array",
+    dict: "an object",
+}
 
 _PREFIX = 1024
 """Characters of a prompt's beginning that prefix_affinity keeps together."""
@@ -63,21 +73,34 @@ class Dispatch:
         self._ending = ending
 
     async def unary(
-        self, type: str, request: Body, call: Call, operation: Callable[[Any], Unary]
+        self,
+        type: str,
+        request: Body,
+        call: Call,
+        operation: Callable[[Any], Unary],
+        through: Through | None = None,
     ) -> Body:
-        """One answer; `operation` takes the adapter's method. Raises errors.TetradError."""
+        """One answer; `operation` takes the adapter's method. `through` may answer otherwise than
+        by one request, once the call is let in. Raises errors.TetradError."""
         with self.accounted(call, request):
             attempts = await self._begin(type, request, call)
-            while True:
-                with await attempts.next() as attempt:
-                    adapter = attempt.route.adapter
-                    async with call.limit(adapter.endpoint.timeouts.total, "total"):
-                        answer = await operation(adapter)(request, call)
-                    attempt.answered()
-                    call.first_at = time.monotonic()
-                    call.chunks = 1
-                    estimate.delivered(call, answer)
-                    return answer
+            other = None if through is None else through(attempts.model)
+            if other is None:
+                answer = await _attempted(attempts, request, call, operation)
+            else:
+                answer = await other
+            call.first_at = time.monotonic()
+            call.chunks = 1
+            estimate.delivered(call, answer)
+            return answer
+
+    async def part(
+        self, model: RoutedModel, request: Body, call: Call, operation: Callable[[Any], Unary]
+    ) -> Body:
+        """The answer to a part of a call, or to several calls' own, on a call that is not
+        accounted for. Raises errors.TetradError."""
+        attempts = self._attempts(model, request, call)
+        return await _attempted(attempts, request, call, operation)
 
     async def streamed(
         self, type: str, request: Body, call: Call, operation: Callable[[Any], Stream]
@@ -149,14 +172,22 @@ class Dispatch:
     async def _begin(self, type: str, request: Body, call: Call) -> Attempts:
         """The attempts of a request at its model; the caller learns of it from the headers."""
         call.type = type
-        named = request.get("model")
-        name = named if isinstance(named, str) else None
+        name = request.get("model")
+        if name is not None and not isinstance(name, str):
+            # It decides who answers: the default model must not do so in another one's place.
+            problem = f"expected a model's name, found {_JSON_NAMES[name.__class__]}"
+            raise InvalidRequest(
+                f"model: {problem}", param="model", violations=(Violation("model", problem),)
+            )
         model = self.router.table.resolve(type, name, call.principal)
         call.model = model.name
         call.prices = model.cost_prompt_tokens, model.cost_completion_tokens
         call.out["x-tetrad-model"] = model.name
         if self.limiter is not None:
             await self.limiter.admit(call)
+        return self._attempts(model, request, call)
+
+    def _attempts(self, model: RoutedModel, request: Body, call: Call) -> Attempts:
         key = _prefix(request) if model.strategy == "prefix_affinity" else b""
         return Attempts(
             self.admission,
@@ -167,6 +198,18 @@ class Dispatch:
             repeatable=lambda: request.upload is None or request.upload.is_whole,
             key=key,
         )
+
+
+async def _attempted(
+    attempts: Attempts, request: Body, call: Call, operation: Callable[[Any], Unary]
+) -> Body:
+    while True:
+        with await attempts.next() as attempt:
+            adapter = attempt.route.adapter
+            async with call.limit(adapter.endpoint.timeouts.total, "total"):
+                answer = await operation(adapter)(request, call)
+            attempt.answered()
+            return answer
 
 
 def _prefix(request: Body) -> bytes:

@@ -256,6 +256,7 @@ LIMITS_SAY: Final[Mapping[str, str]] = MappingProxyType(
         "total": "the call took longer than it may",
         "deadline": "the caller's deadline passed",
         "upstream": "the upstream gave up on time",
+        "upload": "the caller sent nothing of its body for too long",
     }
 )
 """The time limits that a call can meet, and the message of each."""

@@ -11,13 +11,13 @@ from services.auth import Principal
 from services.body import Body
 from services.call import Call
 from services.routing.table import RoutedModel, Router
-from services.upstream.model_types import CAPABILITIES, SPEECH
+from services.upstream.model_types import CAPABILITIES, FINAL_ONLY, LIVE, SPEECH
 
 
 class ModelService:
     """Lists models. Every method raises errors.TetradError only.
 
-    rates: a caller's limits by the names `rpm`, `rpd`, `tpm`; None is unlimited.
+    rates: a caller's limits by the names `rpm`, `rpd`, `tpm`, `tpd`; None is unlimited.
     max_upload_bytes: of an audio upload. Both may be replaced at any time.
     """
 
@@ -70,7 +70,7 @@ def describe(model: RoutedModel, limits: Mapping[str, int | None]) -> dict[str, 
         "owned_by": model.owned_by,
         "type": model.type,
         "aliases": list(model.aliases),
-        "capabilities": list(CAPABILITIES[model.type]),
+        "capabilities": _capabilities(model),
         "max_context_length": model.max_context_length,
         "dimension": model.dimension,
         "costs": {
@@ -82,6 +82,13 @@ def describe(model: RoutedModel, limits: Mapping[str, int | None]) -> dict[str, 
     }
     # An empty list is no field's value on the wire: gRPC callers would find it in `extra`.
     return {name: value for name, value in described.items() if value not in (None, [], {})}
+
+
+def _capabilities(model: RoutedModel) -> list[str]:
+    """What it can do; as live as its least live provider, since any may be asked."""
+    ways = [getattr(route.adapter, "live", FINAL_ONLY) for route in model.routes]
+    live = min(ways, key=LIVE.index, default=FINAL_ONLY)
+    return [live if name == FINAL_ONLY else name for name in CAPABILITIES[model.type]]
 
 
 def _page_size(value: Any) -> int:

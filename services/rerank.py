@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from services import errors
+from collections.abc import Awaitable
+from functools import partial
+from typing import Any
+
+from services import errors, rerank_parts
 from services.body import Body
 from services.call import Call
-from services.dispatch import Dispatch
+from services.dispatch import Dispatch, Unary
+from services.parts import together
+from services.routing.table import RoutedModel
 
 TYPE = "text-classification"
 
@@ -25,5 +31,27 @@ class RerankService:
                 param="documents",
                 violations=(errors.Violation("documents", "required, at least one"),),
             )
-        call.usage.documents = len(documents) if isinstance(documents, list) else 1
-        return await self._dispatch.unary(TYPE, request, call, lambda adapter: adapter.rerank)
+        return await self._dispatch.unary(
+            TYPE, request, call, _operation, partial(self._in_parts, request, call)
+        )
+
+    def _in_parts(self, request: Body, call: Call, model: RoutedModel) -> Awaitable[Body] | None:
+        """The answer to a request with more documents than a provider takes; None for others."""
+        parts = rerank_parts.cut(request, model)
+        if parts is None:
+            return None
+        return together(
+            parts, model, call, partial(self._dispatch.part, model, operation=_operation)
+        )
+
+
+def _operation(adapter: Any) -> Unary:
+    return partial(_rerank, adapter)
+
+
+async def _rerank(adapter: Any, request: Body, call: Call) -> Body:
+    """One attempt; documents count from here on: a call that was refused has used none."""
+    documents = request.get("documents")
+    call.usage.documents = len(documents) if isinstance(documents, list) else 1
+    answer: Body = await adapter.rerank(request, call)
+    return answer

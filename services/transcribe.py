@@ -50,9 +50,10 @@ class TranscribeService:
     async def live_transcribe(
         self, requests: AsyncIterator[Body], call: Call
     ) -> AsyncGenerator[list[Body], None]:
-        """LiveTranscribeRequests to LiveTranscribeResponses: `final`, once, after the last audio.
+        """LiveTranscribeRequests to LiveTranscribeResponses: `final`, once, is the last of them.
 
-        The audio goes to the upstream as it arrives.
+        The audio goes to the upstream as it arrives. Where that writes while it listens (see
+        `Model.capabilities`) and the audio is raw, deltas and segments come before `final`.
         """
         config = await _config(requests)
         given = config.upload
@@ -63,11 +64,11 @@ class TranscribeService:
         )
         request = Body.from_json(config.message, config.json(), upload=sound)
         stream = self._dispatch.streamed(
-            TYPE, request, call, lambda adapter: _in_one(adapter.transcribe)
+            TYPE, request, call, lambda adapter: adapter.live_transcribe
         )
         async with aclosing(stream) as batches:
             async for batch in batches:
-                yield [_final(answer) for answer in batch]
+                yield [live for answer in batch if (live := _live(answer)) is not None]
 
     async def _audio(self, requests: AsyncIterator[Body]) -> AsyncIterator[bytes]:
         total = 0
@@ -105,9 +106,17 @@ def _in_one(transcribe: Unary) -> Stream:
     return stream
 
 
-def _final(answer: Body) -> Body:
+def _live(answer: Body) -> Body | None:
+    """A TranscribeResponse as `final`, an event as itself; None for an event of another kind."""
     message: Any = codec.message_class("LiveTranscribeResponse")()
-    message.final.MergeFromString(answer.wire())
+    if answer.message == "TranscribeResponse":
+        message.final.MergeFromString(answer.wire())
+    else:
+        event = answer.parsed()
+        kind = event.WhichOneof("event")
+        if kind not in ("delta", "segment"):
+            return None
+        getattr(message, kind).CopyFrom(getattr(event, kind))
     return Body.from_wire("LiveTranscribeResponse", message.SerializeToString())
 
 

@@ -25,12 +25,13 @@ LAYERS: list[tuple[str, str]] = [
         " services.upstream_error services.body services.upload services.call services.inflight"
         " services.metadata services.sse services.multipart services.form services.config"
         " services.auth services.usage services.estimate services.telemetry services.ledger"
-        " services.limits",
+        " services.limits services.languages services.transcript services.certificates",
     ),
     ("providers", "services.upstream services.routing"),
     (
         "services",
         "services.dispatch services.chat services.embed services.transcribe services.rerank"
+        " services.parts services.embed_parts services.rerank_parts services.bulk services.bulk_pack"
         " services.models",
     ),
     ("faces", "services.server gateway_http"),
@@ -82,6 +83,7 @@ HTTP_CLIENTS = (
     "urllib.request",
     "urllib3",
     "http.client",
+    "websockets",
 )
 HTTP_HOMES = ("services.upstream", "services.client")
 

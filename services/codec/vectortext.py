@@ -6,7 +6,8 @@ JSON is. A text that is not plainly such is not cut: `cut` says so, and it is re
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
@@ -29,7 +30,8 @@ FLOAT32: Final = np.dtype("<f4")
 
 _LIST, _MEMBER = "data", "embedding"
 _NEEDLE = b'"embedding"'
-_SPACE = b" \t\r\n"
+_OPENING = re.compile(rb'[ \t\r\n]*:[ \t\r\n]*[\["]')
+_BRACKET = 0x5B
 _KEPT: Final = 8 * 1024 * 1024
 """Bytes of text whose parser is kept: its buffers stay as large as the largest text was."""
 
@@ -106,24 +108,16 @@ def _spans(text: bytes) -> Iterator[tuple[int, int]]:
     """
     at = 0
     while (found := text.find(_NEEDLE, at)) >= 0:
-        at = _past_space(text, found + len(_NEEDLE))
-        if text[at : at + 1] != b":":
+        at = found + len(_NEEDLE)
+        value = _OPENING.match(text, at)
+        if value is None:
             continue
-        begin = _past_space(text, at + 1)
-        closing = {b"[": b"]", b'"': b'"'}.get(text[begin : begin + 1])
-        if closing is None:
-            continue
-        end = text.find(closing, begin + 1) + 1
+        begin = value.end() - 1
+        end = text.find(b"]" if text[begin] == _BRACKET else b'"', begin + 1) + 1
         if not end:
             return
         yield begin, end
         at = end
-
-
-def _past_space(text: bytes, at: int) -> int:
-    while text[at : at + 1] and text[at] in _SPACE:
-        at += 1
-    return at
 
 
 def _skeleton(pieces: Sequence[bytes]) -> bytes:
@@ -158,18 +152,17 @@ def _vectors(text: bytes, spans: Sequence[tuple[int, int]]) -> list[Vector] | No
 
 def _rows(text: bytes, spans: Sequence[tuple[int, int]]) -> list[Vector] | None:
     if _parser is None:
-        return _all(_plain_row(orjson.loads(text[begin:end])) for begin, end in spans)
+        return cut_rows(_joined(text, spans))
     try:
         return _split([item[_MEMBER] for item in _parsed(text)[_LIST]])
     except _UNREAD:  # perhaps for what stands beside the vectors, an integer past 64 bits
-        return cut_rows(b"[%b]" % b",".join(text[begin:end] for begin, end in spans))
+        return cut_rows(_joined(text, spans))
 
 
 def cut_rows(text: bytes) -> list[Vector] | None:
     """The vectors of a text that is a list of them and nothing else; None if it is not that."""
     if _parser is None:
-        value = loads(text)
-        return _all(map(_plain_row, value)) if type(value) is list and value else None
+        return _plain_rows(text)
     try:
         # Lists within the vectors would be taken for parts of them.
         rows = [*_parsed(text)]
@@ -194,14 +187,22 @@ def _split(lists: list[Any]) -> list[Vector] | None:
     return [numbers[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
 
 
-def _plain_row(value: Any) -> Row | None:
-    """A list of numbers as a row."""
-    if type(value) is not list:
+def _joined(text: bytes, spans: Sequence[tuple[int, int]]) -> bytes:
+    """The vectors as one list."""
+    return b"[%b]" % b",".join([text[begin:end] for begin, end in spans])
+
+
+def _plain_rows(text: bytes) -> list[Vector] | None:
+    try:
+        lists = orjson.loads(text)
+    except orjson.JSONDecodeError:
         return None
-    data = leaves.floats_wire(value) if value else b""
-    return None if data is None else np.frombuffer(data, FLOAT32)
-
-
-def _all(rows: Iterable[Row | None]) -> list[Vector] | None:
-    found = [*rows]
-    return None if any(row is None for row in found) else [row for row in found if row is not None]
+    if type(lists) is not list or not lists:
+        return None
+    rows: list[Vector] = []
+    for one in lists:
+        data = b"" if one == [] else leaves.floats_wire(one)
+        if data is None:
+            return None
+        rows.append(np.frombuffer(data, FLOAT32))
+    return rows

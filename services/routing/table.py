@@ -66,7 +66,9 @@ class RoutedModel:
     """A model as callers see it, and the routes that lead to it.
 
     in_flight: calls at its providers. max_in_flight, max_queue: its own bounds beside the
-    gateway's, None for none. service_time: smoothed seconds that a call takes, 0 while unknown.
+    gateway's, None for none. max_batch: inputs that its providers take in one request, as they say;
+    own_max_batch, max_batch_bytes: as configured. service_time: smoothed seconds that a call takes,
+    0 while unknown.
     """
 
     name: str
@@ -82,6 +84,8 @@ class RoutedModel:
     max_context_length: int | None = None
     dimension: int | None = None
     max_batch: int | None = None
+    own_max_batch: int | None = None
+    max_batch_bytes: int | None = None
     max_in_flight: int | None = None
     max_queue: int | None = None
     in_flight: int = 0
@@ -148,6 +152,12 @@ class RoutedModel:
             if route.adapter is adapter:
                 route.dimension = self.dimension = dimension
         return None
+
+    @property
+    def batch_limit(self) -> int | None:
+        """Inputs that one request may have, None if nothing says."""
+        told = [n for n in (self.max_batch, self.own_max_batch) if n is not None]
+        return min(told, default=None)
 
     @property
     def slots(self) -> int | None:

@@ -50,6 +50,10 @@ def options(max_request_bytes: int, *, shared: bool = False) -> list[tuple[str, 
         ("grpc.max_connection_age_ms", 30 * 60_000),
         ("grpc.max_connection_age_grace_ms", 61 * 60_000),
         ("grpc.max_concurrent_streams", 1000),
+        # The window of a stream is not grown beyond need: an upload that an upstream does not take
+        # is held back early, not kept here.
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", 1 << 20),
     ]
 
 

@@ -10,7 +10,10 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, Final, TextIO
+
+import orjson
 
 from services.auth import ANONYMOUS
 from services.call import Call
@@ -28,8 +31,7 @@ class JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """One line of JSON."""
         line: dict[str, Any] = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-            + f".{int(record.msecs):03d}Z",
+            "time": f"{_second(int(record.created))}.{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
@@ -37,7 +39,15 @@ class JsonLines(logging.Formatter):
         line |= {k: v for k, v in record.__dict__.items() if k not in _STANDARD}
         if record.exc_info:
             line["trace"] = self.formatException(record.exc_info)
-        return _ENCODER.encode(line)
+        try:
+            return orjson.dumps(line, default=str).decode()
+        except TypeError:  # integers and texts that it does not know
+            return _ENCODER.encode(line)
+
+
+@lru_cache(maxsize=2)
+def _second(at: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at))
 
 
 class ReadableLines(logging.Formatter):
@@ -83,6 +93,8 @@ def set_up(log_format: str = "auto", stream: TextIO | None = None) -> None:
     handler = logging.StreamHandler(target)
     readable = log_format == "text" or (log_format == "auto" and target.isatty())
     handler.setFormatter(ReadableLines() if readable else JsonLines())
+    # No line tells them, and finding them out costs more than writing the line.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)

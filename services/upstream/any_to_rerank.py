@@ -28,7 +28,7 @@ def to_rerank(answer: Any, request: Mapping[str, Any]) -> dict[str, Any] | None:
         if result is None:
             return None
         results.append(_with_document(result, request.get("return_documents"), documents))
-    results.sort(key=_score, reverse=True)
+    results.sort(key=score, reverse=True)
     limit = request.get("top_n")
     if isinstance(limit, int) and limit > 0:  # 0 is all, as vLLM has it
         results = results[:limit]
@@ -90,7 +90,8 @@ def _with_document(result: Result, wanted: Any, documents: Any) -> Result:
     return result
 
 
-def _score(result: Result) -> float:
+def score(result: Mapping[str, Any]) -> float:
+    """What a result is sorted by; servers print NaN as null, which comes last."""
     score = result["relevance_score"]
     is_number = isinstance(score, int | float) and not isinstance(score, bool)
     return score if is_number else float("-inf")  # servers print NaN as null

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from services import errors
 from services.body import Body
 from services.call import Call
+from services.upstream.model_types import FINAL_ONLY
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,16 @@ class Adapter(Protocol):
         """TranscribeRequest to a StreamTranscribeResponse for each event; `done` is the last."""
         ...
 
+    def live_transcribe(self, request: Body, call: Call) -> AsyncGenerator[list[Body], None]:
+        """TranscribeRequest, its upload still arriving, to StreamTranscribeResponses and, as the
+        last, one TranscribeResponse."""
+        ...
+
+    @property
+    def live(self) -> str:
+        """How live_transcribe answers: one of `model_types.LIVE`."""
+        ...
+
     async def aclose(self) -> None:
         """Forgets what the adapter learnt; the transport is shared and stays open."""
         ...
@@ -128,6 +139,15 @@ class Limited:
     def stream_transcribe(self, request: Body, call: Call) -> AsyncGenerator[list[Body], None]:
         """Not offered."""
         raise self._lacks("transcription")
+
+    def live_transcribe(self, request: Body, call: Call) -> AsyncGenerator[list[Body], None]:
+        """Not offered."""
+        raise self._lacks("transcription")
+
+    @property
+    def live(self) -> str:
+        """It is not."""
+        return FINAL_ONLY
 
     async def aclose(self) -> None:
         """Nothing is held beyond a call."""

@@ -31,7 +31,7 @@ _NO_SUCH_PATH = (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED)
 _NOT_EVENTS = ("application/json", "text/html")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Answer:
     """A whole answer that is a success by its status.
 
@@ -50,7 +50,7 @@ class Answer:
         return cls(response.headers, body, response.media_type, response.delimited)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Payload:
     """What is posted: bytes or pieces, their content type, and their length if it is known.
 
@@ -82,28 +82,48 @@ class Exchange:
 
         `paths` are tried in turn while the server has no such path; the one that worked is kept.
         """
-        async with self.open(paths, payload, call, accept=accept) as response:
-            return await Answer.of(response)
+        refusals: list[errors.TetradError] = []
+        for path in await self._candidates(paths, payload):
+            async with self._request(path, payload, call, accept) as response:
+                if await self._takes(response, paths, path, call, refusals):
+                    return await Answer.of(response)
+        raise refusals[0]
 
     @asynccontextmanager
     async def open(
         self, paths: tuple[str, ...], payload: Payload, call: Call, *, accept: str
     ) -> AsyncIterator[Response]:
         """The response, if its status is a success, its body not yet read; else as `post`."""
-        refusals = []
+        refusals: list[errors.TetradError] = []
         for path in await self._candidates(paths, payload):
             async with self._request(path, payload, call, accept) as response:
-                if response.status // 100 == 2:  # some proxies answer a POST with 201
-                    self._paths[paths] = path
-                    self._pass_out(response, call)
+                if await self._takes(response, paths, path, call, refusals):
                     yield response
                     return
-                refusals.append(await self._refusal(response))
-                if response.status not in _NO_SUCH_PATH:
-                    raise refusals[-1]
         raise refusals[0]
 
+    async def _takes(
+        self,
+        response: Response,
+        paths: tuple[str, ...],
+        path: str,
+        call: Call,
+        refusals: list[errors.TetradError],
+    ) -> bool:
+        """Whether the status is a success; else its error is one more of `refusals`, and raised
+        unless it says that the server has no such path."""
+        if response.status // 100 == 2:  # some proxies answer a POST with 201
+            self._paths[paths] = path
+            self._pass_out(response, call)
+            return True
+        refusals.append(await self._refusal(response))
+        if response.status not in _NO_SUCH_PATH:
+            raise refusals[-1]
+        return False
+
     def _pass_out(self, response: Response, call: Call) -> None:
+        if not self.endpoint.pass_out:
+            return
         for name in self.endpoint.pass_out & response.headers.keys():
             value = response.headers[name]
             if value.isascii() and value.isprintable():  # all that gRPC's metadata takes

@@ -26,11 +26,15 @@ def _openai(dialect: Dialect) -> Build:
 
 KINDS: Final[Mapping[str, Build]] = MappingProxyType(
     {
-        "openai": _openai(Dialect()),
+        "openai": _openai(Dialect(speech=SpeechDialect(realtime="openai"))),
         "vllm": _openai(
-            Dialect(speech=SpeechDialect(ask_usage=True, lacks=frozenset({"srt", "vtt"})))
+            Dialect(
+                speech=SpeechDialect(
+                    ask_usage=True, lacks=frozenset({"srt", "vtt"}), realtime="vllm"
+                )
+            )
         ),
-        "llamacpp": _openai(Dialect()),
+        "llamacpp": _openai(Dialect(text_documents=True)),
         "ollama": _openai(Dialect(only_max_tokens=True)),
         "mistral": _openai(Dialect(stream_options=False, base64=False)),
         "albert": _openai(Dialect(base64=False)),
@@ -39,6 +43,7 @@ KINDS: Final[Mapping[str, Build]] = MappingProxyType(
                 chat=("/v1/chat/completions", "/compatibility/v1/chat/completions"),
                 embed=("/v1/embeddings", "/compatibility/v1/embeddings"),
                 rerank=("/v2/rerank", "/v1/rerank", "/rerank"),
+                text_documents=True,
                 base64=False,
             )
         ),

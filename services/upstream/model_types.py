@@ -18,11 +18,19 @@ CHAT, EMBED, SPEECH, RERANK = (
     "text-classification",
 )
 
+FINAL_ONLY, AFTER, REALTIME = (
+    "live_transcribe.final_only",
+    "live_transcribe.after_half_close",
+    "live_transcribe.realtime",
+)
+LIVE: Final = (FINAL_ONLY, AFTER, REALTIME)
+"""How LiveTranscribe answers: once, after the last audio; in deltas, after it; while it comes."""
+
 CAPABILITIES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
         CHAT: ("chat", "stream_chat"),
         EMBED: ("embed", "bulk_embed"),
-        SPEECH: ("transcribe", "stream_transcribe", "live_transcribe.final_only"),
+        SPEECH: ("transcribe", "stream_transcribe", FINAL_ONLY),
         RERANK: ("rerank",),
     }
 )

@@ -17,6 +17,8 @@ from services.upstream.any_to_rerank import to_rerank, usage_of
 from services.upstream.base import Endpoint
 from services.upstream.embed_openai import Embeddings
 from services.upstream.exchange import EVENTS, Exchange, Payload
+from services.upstream.live import Live
+from services.upstream.rerank_to_texts import as_texts
 from services.upstream.speech import Speech, SpeechDialect
 from services.upstream.stream import ChatStream
 from services.upstream.transport import Transport
@@ -27,11 +29,13 @@ class Dialect:
     """What a kind of server wants otherwise. Paths are tried in turn.
 
     stream_options: it knows them, so usage can be asked for. only_max_tokens: it does not read
-    max_completion_tokens. base64: it is likely to give vectors so, see `embed_openai`.
+    max_completion_tokens. text_documents: it ranks texts, no objects. base64: it is likely to give
+    vectors so, see `embed_openai`.
     """
 
     stream_options: bool = True
     only_max_tokens: bool = False
+    text_documents: bool = False
     base64: bool = True
     chat: tuple[str, ...] = ("/v1/chat/completions",)
     embed: tuple[str, ...] = ("/v1/embeddings",)
@@ -52,6 +56,7 @@ class OpenAIAdapter:
             self._exchange, self._dialect.embed, base64=self._dialect.base64
         )
         self._speech = Speech(self._exchange, self._dialect.speech)
+        self._live = Live(endpoint, self._speech, self._dialect.speech.realtime)
 
     async def chat(self, request: Body, call: Call) -> Body:
         """ChatRequest to ChatResponse, the upstream's bytes."""
@@ -92,7 +97,8 @@ class OpenAIAdapter:
     async def rerank(self, request: Body, call: Call) -> Body:
         """RerankRequest to RerankResponse: best first, at most top_n, documents as asked for."""
         request = self._with_model(request)
-        answer = await self._exchange.post(self._dialect.rerank, Payload(request.json()), call)
+        sent = as_texts(request) if self._dialect.text_documents else request
+        answer = await self._exchange.post(self._dialect.rerank, Payload(sent.json()), call)
         value = self._exchange.value(answer)
         shaped = to_rerank(value, request.value())
         if shaped is None:
@@ -109,6 +115,15 @@ class OpenAIAdapter:
     def stream_transcribe(self, request: Body, call: Call) -> AsyncGenerator[list[Body], None]:
         """See `speech.Speech.stream_transcribe`."""
         return self._speech.stream_transcribe(request, call)
+
+    @property
+    def live(self) -> str:
+        """See `base.Adapter.live`."""
+        return self._live.how
+
+    def live_transcribe(self, request: Body, call: Call) -> AsyncGenerator[list[Body], None]:
+        """See `live.Live.transcribe`."""
+        return self._live.transcribe(request, call)
 
     async def aclose(self) -> None:
         """Nothing is held beyond a call."""

@@ -17,13 +17,12 @@ from services.call import Call
 from services.transcript import done_event
 from services.upstream.documents import TYPES, WRITERS, made
 from services.upstream.exchange import EVENTS, JSON, Answer, Exchange
-from services.upstream.speech_asked import FORMAT, VERBOSE, Asked
+from services.upstream.speech_asked import FORMAT, Asked
 from services.upstream.speech_form import payload
 from services.upstream.stream import TranscriptStream
 
 _ANY = "*/*"
 _UNTOLD = ("", "text/html", "application/octet-stream")
-_TIMED = ("segments", "words", "duration", "language")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +31,8 @@ class SpeechDialect:
 
     ask_usage: vLLM's member by which its stream tells usage. translate_member: the path alone does
     not make it translate (whisper.cpp). lacks: subtitles that it refuses, though it may time
-    segments; of other kinds it is learned from their refusal.
+    segments; of other kinds it is learned from their refusal. realtime: the wire of its WebSocket,
+    a key of `realtime_wires.WIRES`, "" for none.
     """
 
     transcribe: tuple[str, ...] = ("/v1/audio/transcriptions",)
@@ -40,6 +40,7 @@ class SpeechDialect:
     ask_usage: bool = False
     translate_member: bool = False
     lacks: frozenset[str] = frozenset()
+    realtime: str = ""
 
 
 class Speech:
@@ -126,7 +127,10 @@ class Speech:
         return _document(media_type, answer.body.decode("utf-8", "replace"))
 
     def _of_json(self, answer: Answer, value: dict[str, Any], asked: Asked) -> Body:
-        """An answer in JSON as what was asked for, or the error that it is not."""
+        """An answer in JSON as what was asked for, or the error that it cannot be made of it.
+
+        Where JSON was asked for, it is told as it came: what it lacks, its reader sees.
+        """
         if asked.format == "text":  # vLLM prints the same JSON for both formats
             if not isinstance(value["text"], str):
                 raise self._exchange.unreadable(answer, answer.body)
@@ -136,16 +140,6 @@ class Speech:
             if document is None:
                 raise self._lacking(asked, "and no segments to make it from")
             return Body.from_document("TranscribeResponse", document)
-        if asked.format == VERBOSE and not any(value.get(name) is not None for name in _TIMED):
-            raise self._lacking(asked, "it gives the text alone")
-        if asked.format == "diarized_json" and not _tells_speakers(value):
-            raise self._lacking(asked, "it does not tell speakers apart")
-        if asked.wants_words and not _times_words(value):
-            raise errors.NotOffered(
-                f"{self._exchange.endpoint.name} does not time words: ask for segments alone",
-                param="timestamp_granularities",
-                reached=True,
-            )
         return Body.from_json("TranscribeResponse", answer.body.strip(), value)
 
     def _lacking(self, asked: Asked, why: str) -> errors.NotOffered:
@@ -167,23 +161,6 @@ def _is_about_format(error: errors.UpstreamInvalidRequest) -> bool:
     own = error.upstream
     named = own is not None and own.error is not None and own.error.get("param") == FORMAT
     return named or error.param == FORMAT or FORMAT in error.message
-
-
-def _tells_speakers(value: dict[str, Any]) -> bool:
-    segments = value.get("segments")
-    if not isinstance(segments, list):
-        return False
-    return not segments or any(isinstance(one, dict) and one.get("speaker") for one in segments)
-
-
-def _times_words(value: dict[str, Any]) -> bool:
-    """Also where the words stand in the segments (whisper.cpp), and where nobody spoke."""
-    if value.get("words") or not str(value.get("text") or "").strip():
-        return True
-    segments = value.get("segments")
-    return isinstance(segments, list) and any(
-        isinstance(one, dict) and one.get("words") for one in segments
-    )
 
 
 def _document(media_type: str, text: str) -> Body:

@@ -53,13 +53,6 @@ class Asked:
         """Whether the format is made here, from a verbose answer."""
         return self.format in self._lacks and self.format in WRITERS
 
-    @property
-    def wants_words(self) -> bool:
-        """Whether words are to be timed."""
-        asked = "timestamp_granularities"
-        given = [self._given.get(asked), self._late.get(asked)]
-        return self.format == VERBOSE and any("word" in one for one in given if one)
-
     def later(self) -> dict[str, Any]:
         """What goes behind the file, once that was read. A stream asked for so late is none."""
         after = self.upload.after() if self.upload is not None else {}

@@ -28,7 +28,7 @@ Count = Callable[[Any], None]
 """Takes the figures of a `usage` member."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Chunk:
     """One event to deliver: its JSON text and what that parses to."""
 
@@ -37,19 +37,18 @@ class Chunk:
 
 
 class Stream(ABC):
-    """What both kinds share: events to signals, errors in all their forms, the end."""
+    """What both kinds share: events to signals, errors in all their forms, the end.
+
+    over: whether nothing that may still come matters.
+    """
 
     def __init__(self, endpoint: str, fault: Fault, count: Count) -> None:
         self.state = State.WAITING
+        self.over = False
         self._endpoint = endpoint
         self._fault = fault
         self._count = count
         self._failure: errors.TetradError | None = None
-
-    @property
-    def over(self) -> bool:
-        """Whether nothing that may still come matters."""
-        return self.state not in TRANSITIONS
 
     @property
     def settled(self) -> bool:
@@ -94,6 +93,7 @@ class Stream(ABC):
         after = TRANSITIONS.get(self.state)
         if after is not None:
             self.state = after[signal]
+            self.over = self.state not in TRANSITIONS
 
     def _fail(self, error: errors.TetradError) -> None:
         self._failure = error
@@ -169,7 +169,8 @@ class ChatStream(Stream):
                 finished = bool(choice.get("finish_reason"))
                 self._finished[index] = finished or self._finished.get(index, False)
         done = bool(self._finished) and all(self._finished.values())
-        self._move(Signal.FINISH if done else Signal.PART)
+        if done or self.state is not State.RUNNING:  # most chunks leave it as it is
+            self._move(Signal.FINISH if done else Signal.PART)
         batch.append(Chunk(data, value))
 
 

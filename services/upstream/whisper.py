@@ -11,6 +11,7 @@ from services.body import Body
 from services.call import Call
 from services.upstream.base import Endpoint, Limited
 from services.upstream.exchange import Exchange
+from services.upstream.live import Live
 from services.upstream.speech import Speech, SpeechDialect
 from services.upstream.transport import Transport
 
@@ -31,6 +32,7 @@ class WhisperAdapter(Limited):
     ) -> None:
         super().__init__(endpoint)
         self._speech = Speech(Exchange(endpoint, transport), dialect)
+        self._live = Live(endpoint, self._speech)
 
     async def transcribe(self, request: Body, call: Call) -> Body:
         """See `speech.Speech.transcribe`."""
@@ -39,3 +41,7 @@ class WhisperAdapter(Limited):
     def stream_transcribe(self, request: Body, call: Call) -> AsyncGenerator[list[Body], None]:
         """See `speech.Speech.stream_transcribe`."""
         return self._speech.stream_transcribe(request, call)
+
+    def live_transcribe(self, request: Body, call: Call) -> AsyncGenerator[list[Body], None]:
+        """See `live.Live.transcribe`."""
+        return self._live.transcribe(request, call)

@@ -81,6 +81,14 @@ def native(name: str, *, over_embed: bool = False, **members: Any) -> Case:
     )
 
 
+def scripted(name: str, **members: Any) -> Case:
+    """Whatever the request says goes to the upstream as it is."""
+    request = {"model": "scripted-embed", **members}
+    answer = {"object": "list", "model": "m", "data": [{"index": 0, "embedding": [0.5, 0.25]}]}
+    sent = Sent(PATH, {**request, "model": UPSTREAM_NAME})
+    return Case(name, "Embed", request, sent, [answer], reply=Json(answer))
+
+
 CASES = [
     embed("TEI, one text", "acme/lab/tei", "acme/lab/tei", TEI_FILE, input="a ship"),
     embed("TEI, by an alias with a slash", "acme/e5", "acme/lab/tei", TEI_FILE, input=TEXTS),
@@ -101,6 +109,26 @@ CASES = [
     ),
     embed("vLLM, lists of token ids", "vllm-embed", "bge-m3", VLLM, input=[[1, 2, 3], [4]]),
     embed("vLLM, base64", "vllm-embed", "bge-m3", VLLM, input=["a"], encoding_format="base64"),
+    embed(
+        "TEI, texts and ids mixed", "acme/lab/tei", "acme/lab/tei", TEI_FILE, input=["a", [1, 2]]
+    ),
+    embed("vLLM, one list of ids", "vllm-embed", "bge-m3", VLLM, input=[1, 2, 3], dimensions=4),
+    scripted("a chat", messages=[{"role": "user", "content": "hi"}], add_generation_prompt=False),
+    scripted(
+        "a chat with an image",
+        messages=[
+            {
+                "role": "user",
+                "content": [
+                    {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0="}},
+                    {"type": "text", "text": "a ship"},
+                ],
+            }
+        ],
+        chat_template_kwargs={"x": 1},
+    ),
+    scripted("several chats", messages=[[{"role": "user", "content": "a"}]]),
+    scripted("parts", input=[{"content": [{"type": "text", "text": "a"}]}], priority=-1),
     native("TEI's options", truncate=True, truncation_direction="Left", normalize=False),
     native("TEI's options at /embed", over_embed=True, truncate=True, prompt_name="query"),
     native("TEI's options, shorter vectors", normalize=True, dimensions=4),
@@ -166,6 +194,7 @@ async def test_a_bulk_gives_each_item_the_answer_of_the_single_call(world: World
     got = {one.id: one async for one in gate.bidi("EmbedService", "BulkEmbed", items)}
     assert got.keys() == inputs.keys()
     failing = {"unknown", "other type", "empty"}
+    used = [0, 0]
     for name, request in inputs.items():
         answer = got[name]
         single = gate.stub("EmbedService", "Embed")(message("EmbedRequest", request))
@@ -178,8 +207,12 @@ async def test_a_bulk_gives_each_item_the_answer_of_the_single_call(world: World
             assert any(detail.Unpack(info) for detail in answer.error.details)
             assert info == details(caught.value)["ErrorInfo"]
         else:
-            alone = codec.to_json("EmbedResponse", await single)
-            canonical.assert_same(alone, codec.to_json("EmbedResponse", answer.response))
+            alone = json.loads(codec.to_json("EmbedResponse", await single))
+            shared = json.loads(codec.to_json("EmbedResponse", answer.response))
+            for one in (alone, shared):  # a shared request's is told in parts
+                used[one is shared] += one.pop("usage")["total_tokens"]
+            canonical.assert_same(alone, shared)
+    assert used[0] == used[1] > 0
     assert {name for name, one in got.items() if one.HasField("error")} == failing
 
 
@@ -187,7 +220,7 @@ async def test_items_of_a_bulk_are_answered_as_they_finish(world: World) -> None
     held: list[tuple[Received, Responder]] = []
 
     async def first_waits(received: Received, responder: Responder) -> None:
-        if received.json()["input"] == "first":
+        if received.json()["user"] == "first":
             await world.scripted.until(lambda: len(world.scripted.requests) == 2)
             await world.scripted.requests[1].answered.wait()
         answer = {"object": "list", "data": [{"index": 0, "embedding": [0.5]}]}
@@ -196,7 +229,8 @@ async def test_items_of_a_bulk_are_answered_as_they_finish(world: World) -> None
 
     world.script(first_waits)
     world.scripted.forget()
-    items = [item(name, model="scripted-embed", input=name) for name in ("first", "second")]
+    names = ("first", "second")
+    items = [item(name, model="scripted-embed", input="x", user=name) for name in names]
     got = [one.id async for one in world.relaying.bidi("EmbedService", "BulkEmbed", items)]
     assert got == ["second", "first"]
 

@@ -281,7 +281,8 @@ async def test_a_recorded_form_arrives_at_the_upstream_as_it_was_sent(
         file=File(sound.data, sound.filename or "", sound.content_type or ""),
     )
     done = {"type": "transcript.text.done", "text": "Quay four."}
-    world.script(Sse([done], done=False) if streamed else Json({"text": "Quay four."}))
+    whole = {"text": "Quay four.", "segments": [], "words": [{"word": "Quay"}]}
+    world.script(Sse([done], done=False) if streamed else Json(whole))
 
     content_type, body = form.build([*members, form.Part("model", b"scripted-speech"), sound])
     world.scripted.forget()

@@ -126,7 +126,8 @@ CASES = [
         "whisper",
         SPEACHES,
         recorded("transcriptions/speaches-verbose-response"),
-        **GRANULAR,
+        response_format="verbose_json",
+        timestamp_granularities=["segment"],
     ),
     case("vLLM", "vllm-speech", VLLM, recorded("transcriptions/vllm-json-response")),
     case(

@@ -179,7 +179,8 @@ async def test_a_bulk_s_items_stop_at_the_upstream_when_its_caller_leaves() -> N
 
     async def items() -> AsyncIterator[Any]:
         for number in range(8):
-            request: Any = {"model": "embed", "input": {"text": "a"}}
+            # Items of unlike members share no request.
+            request: Any = {"model": "embed", "input": {"text": "a"}, "user": str(number)}
             yield embed_service_pb2.BulkEmbedRequest(id=str(number), request=request)
         await asyncio.Event().wait()
 

@@ -115,7 +115,8 @@ async def test_bulks_and_live_audio_are_ended_too() -> None:
 
     async def items() -> AsyncIterator[Any]:
         for number in range(3):
-            request: Any = {"model": "embed", "input": {"text": "a"}}
+            # Items of unlike members share no request.
+            request: Any = {"model": "embed", "input": {"text": "a"}, "user": str(number)}
             yield embed_service_pb2.BulkEmbedRequest(id=str(number), request=request)
         await asyncio.Event().wait()
 

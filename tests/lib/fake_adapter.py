@@ -34,6 +34,7 @@ from services.server.face import GrpcFace
 from services.server.status import rpc_status
 from services.transcribe import TranscribeService
 from services.upstream import Endpoint, Timeouts
+from services.upstream.model_types import FINAL_ONLY
 
 CHAT, EMBED, SPEECH, RERANK = (
     "text-generation",
@@ -54,12 +55,17 @@ class FakeAdapter:
     rerank: Any
     transcribe: Any
     stream_transcribe: Any
+    live = FINAL_ONLY
 
     def __init__(self, timeouts: Timeouts | None = None) -> None:
         self.endpoint = Endpoint(
             "fake one", "http://fake", "openai", timeouts=timeouts or Timeouts()
         )
         self.asked: list[Body] = []
+
+    async def live_transcribe(self, request: Body, call: Call) -> AsyncIterator[list[Body]]:
+        """One answer, behind the last of the sound."""
+        yield [await self.transcribe(request, call)]
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):

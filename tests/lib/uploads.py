@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -77,10 +79,10 @@ class Caller:
 
     def leave(self, how: str) -> None:
         """Hang up: "close" in order, "reset" as a process that is killed does."""
-        if how == "close":
-            self.writer.close()
-        else:
-            self.writer.transport.abort()
+        if how == "reset":
+            where = self.writer.get_extra_info("socket")
+            where.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.writer.transport.abort()
 
 
 @asynccontextmanager

@@ -62,12 +62,12 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     Mutant(
         "cancelled-bulks-run-on",
         "G5",
-        "services/embed.py",
+        "services/bulk.py",
         find="""        for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)""",
         replace="        reader.cancel()",
-        tests=("tests/unit/test_embed_bulk.py::test_a_cancel_ends_every_item",),
+        tests=("tests/unit/test_embed_bulk.py::test_whoever_leaves_a_bulk_ends_every_item",),
         why="items of a bulk that nobody awaits go on",
     ),
     Mutant(
@@ -173,11 +173,11 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     Mutant(
         "bulks-read-without-end",
         "G15",
-        "services/embed.py",
-        find="                await self._slots.acquire()\n",
+        "services/bulk.py",
+        find="                await self._take(size)\n",
         replace="",
         tests=(
-            "tests/unit/test_embed_bulk.py::test_no_more_than_32_items_are_at_the_upstream_at_once",
+            "tests/unit/test_embed_bulk.py::test_answers_that_nobody_reads_hold_back_further_items",
         ),
         why="one bulk floods an upstream",
     ),

@@ -49,7 +49,10 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "grpc-needs-no-key",
         "auth",
         "services/server/bind.py",
-        find='ending.call.principal = self._settings.keyring.identify(given.get("authorization"))',
+        find="ending.call.principal = self._settings.keyring.identify(\n"
+        '            given.get("authorization"), '
+        '_identity(context) if self._settings.certified else ""\n'
+        "        )",
         replace="pass",
         tests=(
             _GRPC + "test_a_key_is_required_where_there_are_keys",
@@ -289,7 +292,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     Mutant(
         "bulk-ids-may-be-open-twice",
         "bulk",
-        "services/embed.py",
+        "services/bulk.py",
         find="        elif name in self._tasks:\n",
         replace="        elif False:\n",
         tests=("tests/unit/test_embed_bulk.py::test_a_duplicate_open_id_ends_the_stream",),
@@ -298,7 +301,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     Mutant(
         "one-bad-item-ends-a-bulk",
         "bulk",
-        "services/embed.py",
+        "services/bulk.py",
         find="        except errors.TetradError as error:\n"
         "            answer.error.MergeFromString(self._error_status(error, call.id))\n",
         replace="",

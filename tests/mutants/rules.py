@@ -33,7 +33,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     Mutant(
         "grpc-in-a-service",
         "layers",
-        "services/embed.py",
+        "services/bulk.py",
         find="import asyncio\nimport logging\n",
         replace="import asyncio\nimport logging\n\nimport grpc  # noqa: F401\n",
         tests=(f"{_LAYERS}[engines]",),

@@ -6,6 +6,7 @@ from typing import Final
 
 from tests.mutants import (
     admission,
+    audio,
     calls,
     codec,
     errors,
@@ -23,6 +24,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     *admission.MUTANTS,
     *routing.MUTANTS,
     *operations.MUTANTS,
+    *audio.MUTANTS,
     *codec.MUTANTS,
     *errors.MUTANTS,
     *faces.MUTANTS,

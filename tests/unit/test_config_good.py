@@ -93,6 +93,8 @@ def test_the_documented_configuration_is_read_whole() -> None:
         "priority": 0,
         "weight": 1,
         "max_concurrency": 64,
+        "max_batch": None,
+        "max_batch_bytes": None,
         "transport": "own",
     }
     assert config.auth.keys[0].sha256 == SHA

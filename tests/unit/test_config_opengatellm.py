@@ -238,7 +238,8 @@ def test_max_parallel_requests_is_max_concurrency() -> None:
         (
             OLDER.replace("{prompt_tokens: 2}", "{prompts: 2}"),
             "16:9: models[0].clients[1].costs: unknown key; known here: type, url, key, "
-            "model_name, timeout, priority, weight, max_concurrency, transport",
+            "model_name, timeout, priority, weight, max_concurrency, max_batch, "
+            "max_batch_bytes, transport",
         ),
         (
             SECOND.replace("qos_limit: 8", "qos_limit: -1"),

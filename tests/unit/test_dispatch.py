@@ -160,6 +160,16 @@ async def test_a_refused_call_is_recorded_without_a_route() -> None:
     assert adapter.asked == []
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [(5, "a number"), (True, "a boolean"), (["m"], "an array"), ({"id": "m"}, "an object")],
+)
+async def test_a_model_that_is_no_name_is_not_answered_by_another(given: Any, said: str) -> None:
+    bench = Bench(plain(FakeAdapter()))
+    with pytest.raises(errors.InvalidRequest, match=f"expected a model's name, found {said}"):
+        await bench.chat.chat(chat(model=given), a_call())
+
+
 async def test_the_total_limit_bounds_a_unary_call() -> None:
     """G21."""
     adapter = FakeAdapter(Timeouts(total=0.02))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,12 @@ from tetrad.v1 import embed_service_pb2, embed_service_pb2_grpc
 
 from services import errors
 from services.body import Body
+from services.bulk import IN_FLIGHT, IN_FLIGHT_BYTES
+from services.bulk_pack import USUAL
 from services.call import Call
-from services.embed import IN_FLIGHT, EmbedService
+from services.dispatch import Dispatch
+from services.embed import ALONE, EmbedService
+from services.parts import AT_ONCE
 from tests.lib.fake_adapter import (
     VECTOR,
     Failure,
@@ -24,6 +29,7 @@ from tests.lib.fake_adapter import (
     error_status,
     failure,
     plain,
+    router,
     serving,
 )
 
@@ -31,7 +37,9 @@ Request = embed_service_pb2.BulkEmbedRequest
 
 
 def item(name: str, text: str = "a", **more: Any) -> Request:
-    return Request(id=name, request={"input": {"text": text}, **more})
+    """One that shares no request with items of other names."""
+    request: Any = {"input": {"text": text}, "user": name} | more
+    return Request(id=name, request=request)
 
 
 def stub(served: Served) -> Any:
@@ -63,7 +71,7 @@ class Gate(FakeAdapter):
         self.embed = self._embed
 
     async def _embed(self, request: Body, call: Call) -> Body:
-        text = request.get("input")
+        text = request.get("user")
         self.open.add(text)
         self.most = max(self.most, len(self.open))
         await self._tell()
@@ -125,19 +133,41 @@ async def test_an_answer_does_not_wait_for_the_last_question(tmp_path: Path) -> 
         assert not await call.read()
 
 
-async def test_no_more_than_32_items_are_at_the_upstream_at_once(tmp_path: Path) -> None:
-    """G15: beyond that the stream is read no further."""
+async def test_no_more_than_so_many_items_are_at_the_upstream_at_once(tmp_path: Path) -> None:
+    """G15: what cannot share a request goes in its turn."""
     adapter = Gate()
     texts = [str(number) for number in range(100)]
     async with serving(adapter, tmp_path) as served:
-        call = stub(served).BulkEmbed(feed(item(text, text) for text in texts))
-        await adapter.until(IN_FLIGHT)
+        given: Any = {"other": {"json": '["a",[1]]'}}
+        mixed = [item(text, input=given) for text in texts]
+        call = stub(served).BulkEmbed(feed(mixed))
+        await adapter.until(ALONE)
         for done in range(100):
             adapter.let(texts[done])
             assert (await call.read()).id == texts[done]
-            await adapter.until(min(IN_FLIGHT, 99 - done))
+            await adapter.until(min(ALONE, 99 - done))
         assert not await call.read()
-    assert adapter.most == IN_FLIGHT == 32
+    assert adapter.most == ALONE == 32
+
+
+async def test_items_that_are_open_are_bounded_in_bytes_too() -> None:
+    """G15: one that is larger than the bound goes alone."""
+    taken: list[int] = []
+
+    async def requests() -> AsyncIterator[Body]:
+        for size in (1, IN_FLIGHT_BYTES + 1, 1, IN_FLIGHT_BYTES // 2, IN_FLIGHT_BYTES // 2, 1):
+            taken.append(size)
+            wire = item(str(len(taken)), "x" * size).SerializeToString()
+            yield Body.from_wire("BulkEmbedRequest", wire)
+
+    stream = EmbedService(_at_once(), error_status).bulk_embed(requests(), a_call("BulkEmbed"))
+    seen = []
+    async for _batch in stream:
+        for _ in range(100):
+            await asyncio.sleep(0)
+        seen.append(len(taken))
+    # One is read ahead, and waits until enough of those before it have been answered and read.
+    assert seen == [3, 5, 6, 6]
 
 
 async def test_answers_that_nobody_reads_hold_back_further_items() -> None:
@@ -165,6 +195,8 @@ def _at_once() -> Any:
     class AtOnce:
         async def unary(self, *arguments: Any) -> Body:
             return Body.from_json("EmbedResponse", VECTOR)
+
+        part = unary
 
     return AtOnce()
 
@@ -265,14 +297,34 @@ async def test_a_cancel_ends_every_item(tmp_path: Path) -> None:
     """G5."""
     adapter = Gate()
     async with serving(adapter, tmp_path) as served:
-        call = stub(served).BulkEmbed(feed(item(str(n), str(n)) for n in range(50)))
-        await adapter.until(IN_FLIGHT)
+        call = stub(served).BulkEmbed(feed(item(str(n), str(n)) for n in range(300)))
+        await adapter.until(AT_ONCE * USUAL)
         call.cancel()
         await adapter.until(0)
         assert await served.in_flight.idle(2)
         assert served.router.table.models[0].routes[0].in_flight == 0
-    assert len(served.ended) == IN_FLIGHT
+    assert AT_ONCE * USUAL <= len(served.ended) <= IN_FLIGHT
     assert {ended.usage.outcome for ended in served.ended} == {"CANCELLED"}
+
+
+async def test_whoever_leaves_a_bulk_ends_every_item() -> None:
+    """G5: also while more may still be asked."""
+    adapter = Gate()
+    ended: list[Call] = []
+    service = EmbedService(Dispatch(router(adapter), [ended.append]), error_status)
+
+    async def requests() -> AsyncIterator[Body]:
+        for name in "abcde":
+            yield Body.from_wire("BulkEmbedRequest", item(name, name).SerializeToString())
+        await asyncio.Event().wait()
+
+    async with aclosing(service.bulk_embed(requests(), a_call("BulkEmbed"))) as stream:
+        reading = asyncio.create_task(anext(stream))
+        await adapter.until(5)
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+    await adapter.until(0)
+    assert [call.usage.outcome for call in ended] == ["CANCELLED"] * 5
 
 
 async def test_a_deadline_ends_every_item(tmp_path: Path) -> None:

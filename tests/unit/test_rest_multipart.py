@@ -9,14 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from gateway_http import GatewayProtocol
 from gateway_http.kinds import kinds_of
 from gateway_http.spool import Spool
+from services import errors
 from services.body import Body
 from services.call import Call
 from tests.lib import form, recordings
 from tests.lib.form import Part
-from tests.unit.rest_server import TRANSCRIBE, Rest, Unused, serving
+from tests.lib.uploads import END, FILE_HEAD, FILE_TAIL, PIECE, caller, field
+from tests.unit.rest_server import TRANSCRIBE, Rest, Unused, serving, until
 
 PATH = "/v1/audio/transcriptions"
 FILE = Part("file", b"RIFF\x00\xff", "a.wav", "audio/wav")
@@ -221,6 +225,73 @@ async def test_what_is_not_announced_as_a_form_is_refused(content_type: str, sta
         answer = await rest.client.post(PATH, content=b"{}", headers={"content-type": content_type})
     assert answer.status_code == status
     assert "multipart/form-data" in answer.text or "boundary" in answer.text
+
+
+class Reader(Unused):
+    """Reads the upload to its end, and tells how that went."""
+
+    def __init__(self) -> None:
+        self.read = 0
+        self.ended: asyncio.Future[BaseException | None] = asyncio.Future()
+
+    async def transcribe(self, request: Body, call: Call) -> Body:
+        """How long the file was."""
+        assert request.upload
+        assert not request.upload.again
+        try:
+            async for piece in request.upload.chunks():
+                self.read += len(piece)
+        except BaseException as error:
+            self.ended.set_result(error)
+            raise
+        return Body.from_value("TranscribeResponse", {"text": str(self.read)})
+
+
+@pytest.mark.parametrize("protocol", [GatewayProtocol, HttpToolsProtocol])
+async def test_a_caller_who_leaves_in_the_middle_of_a_file_ends_its_call(
+    protocol: type[HttpToolsProtocol],
+) -> None:
+    """G5, G34: also on a server that tells nobody but who reads."""
+    service = Reader()
+    async with serving({TRANSCRIBE: service}, protocol=protocol) as rest:
+        async with caller(f"http://127.0.0.1:{rest.port}") as client:
+            await client.begin()
+            await client.send(field("model", "m"), FILE_HEAD, *[bytes(PIECE)] * 4)
+            await until(lambda: service.read > 3 * PIECE)
+            client.leave("close")
+            error = await asyncio.wait_for(service.ended, 5)
+        await until(lambda: rest.life.in_flight == 0)
+    assert isinstance(error, asyncio.CancelledError | errors.Cancelled)
+
+
+@pytest.mark.parametrize("protocol", [GatewayProtocol, HttpToolsProtocol])
+async def test_a_file_that_arrives_during_its_call_is_read_to_its_end(
+    protocol: type[HttpToolsProtocol],
+) -> None:
+    """G34."""
+    service = Reader()
+    async with (
+        serving({TRANSCRIBE: service}, protocol=protocol) as rest,
+        caller(f"http://127.0.0.1:{rest.port}") as client,
+    ):
+        await client.begin()
+        await client.send(field("model", "m"), FILE_HEAD, *[bytes(PIECE)] * 4)
+        await until(lambda: service.read > 3 * PIECE)
+        await client.end(bytes(PIECE), FILE_TAIL, END)
+        assert await client.json() == (200, {"text": str(5 * PIECE)})
+
+
+async def test_a_file_whose_caller_stalls_is_given_up() -> None:
+    service = Reader()
+    async with (
+        serving({TRANSCRIBE: service}, stall=0.3) as rest,
+        caller(f"http://127.0.0.1:{rest.port}") as client,
+    ):
+        await client.begin()
+        await client.send(field("model", "m"), FILE_HEAD, *[bytes(PIECE)] * 4)
+        status, body = await client.json()
+    assert status == 504
+    assert "nothing came for 0.3 s" in body["error"]["message"]
 
 
 async def test_a_form_over_the_limit_is_413_before_it_is_read() -> None:

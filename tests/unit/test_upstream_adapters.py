@@ -15,7 +15,7 @@ from services.upstream import KINDS, Adapter, Endpoint, Transport, build, endpoi
 from tests.fakes import answers
 from tests.fakes.profiles import PROFILES
 from tests.fakes.upstream import FakeUpstream, Json, Raw, Record, Sse
-from tests.lib import recordings
+from tests.lib import canonical, recordings
 from tests.lib.adapters import KEY, QUICK, a_call, adapter, all_of, chat, sse, transport
 
 CHAT, EMBEDDINGS = "/v1/chat/completions", "/v1/embeddings"
@@ -199,7 +199,7 @@ async def test_embed_answers_in_the_form_asked_for(
     expected = [answers.vector(text) for text in ("a", "b")]
     if format == "base64":
         expected = [answers.packed(vector) for vector in expected]  # type: ignore[misc]
-    assert [item["embedding"] for item in answer.get("data")] == expected
+    assert [item["embedding"] for item in json.loads(answer.json())["data"]] == expected
     assert call.usage.total_tokens == 2
 
 
@@ -212,7 +212,7 @@ async def test_an_upstream_that_ignores_the_form_is_corrected(
     upstream.on("POST", EMBEDDINGS, Record(f"embeddings/openai-{other}-response.json"))
     async with adapter(upstream) as one:
         answer = await one.embed(embed_request(encoding_format=format), a_call())
-    embedding = answer.get("data")[0]["embedding"]
+    embedding = json.loads(answer.json())["data"][0]["embedding"]
     assert isinstance(embedding, str if format == "base64" else list)
     assert sent(upstream)["encoding_format"] == format
 
@@ -229,7 +229,7 @@ async def test_tei_is_asked_by_its_own_route_for_what_only_that_knows(
     assert sent(upstream) == {
         "inputs": ["a", "b"], "truncate": True, "truncation_direction": "Left", "normalize": False,
     }  # fmt: skip
-    assert answer.value() == {
+    expected = {
         "object": "list",
         "data": [
             {"object": "embedding", "index": i, "embedding": answers.vector(text)}
@@ -238,6 +238,7 @@ async def test_tei_is_asked_by_its_own_route_for_what_only_that_knows(
         "model": model,
         "usage": {"prompt_tokens": 2, "total_tokens": 2},
     }
+    canonical.assert_same(expected, answer.json())
     assert call.usage.total_tokens == 2
 
 
@@ -292,6 +293,30 @@ async def test_rerank_answers_in_one_shape(
         assert all("document" not in r for r in results)
     assert call.usage.prompt_tokens
     assert Body.from_wire("RerankResponse", answer.wire()).value()
+
+
+@pytest.mark.parametrize("kind", ["tei", "llamacpp", "cohere"])
+async def test_documents_may_be_objects_where_only_texts_are_ranked(
+    upstream: FakeUpstream, kind: str
+) -> None:
+    """G31: and come back as the caller's own."""
+    profile, model = RERANKERS[kind]
+    PROFILES[profile](upstream)
+    documents = [{"text": "a", "sku": 7}, "b", {"text": "c"}]
+    request = rerank_request(documents=documents, return_documents=True)
+    async with adapter(upstream, kind, model) as one:
+        answer = await one.rerank(request, a_call("Rerank"))
+    told = {r["index"]: r["document"] for r in answer.get("results")}
+    assert told == {0: documents[0], 1: {"text": "b"}, 2: documents[2]}
+    assert sent(upstream)["texts" if kind == "tei" else "documents"] == ["a", "b", "c"]
+
+
+async def test_documents_without_a_text_are_left_to_the_upstream(upstream: FakeUpstream) -> None:
+    upstream.on("POST", "/v1/rerank", Json({"results": []}))
+    documents = [{"image": "x"}, {"text": "b"}, {"text": None}]
+    async with adapter(upstream, "llamacpp") as one:
+        await one.rerank(rerank_request(documents=documents), a_call("Rerank"))
+    assert sent(upstream)["documents"] == [{"image": "x"}, "b", {"text": None}]
 
 
 async def test_teis_answer_names_its_model_and_its_tokens(upstream: FakeUpstream) -> None:
@@ -394,14 +419,14 @@ async def test_verbose_answers_are_json(upstream: FakeUpstream, server: str) -> 
     async with adapter(upstream, speaker(server), model) as one:
         call = a_call()
         request = speech_request(
-            response_format="verbose_json", timestamp_granularities=["word", "segment"]
+            response_format="verbose_json", timestamp_granularities=["segment"], prompt="Quay"
         )
         answer = await one.transcribe(request, call)
     assert answer.get("segments")
     assert call.usage.audio_seconds
     parts = upstream.requests[0].form()
-    told = [p.text for p in parts if p.name == "timestamp_granularities[]"]
-    assert told == ["word", "segment"]
+    told = [p.text for p in parts if p.name in ("timestamp_granularities[]", "prompt")]
+    assert told == ["segment", "Quay"]
 
 
 @pytest.mark.parametrize("kind", ["openai", "vllm"])
@@ -564,7 +589,7 @@ async def test_every_recorded_form_reaches_the_upstream_again(
     (file,) = [p for p in parts if p.filename is not None]
     value = fields_to_json(fields, kinds_of("TranscribeRequest"))
     upload = Upload.of(file.data, file.filename or "", file.content_type or "")
-    upstream.on("POST", SPEECH, Json({"text": ""}))
+    upstream.on("POST", SPEECH, Json({"text": "", "duration": 1.0, "segments": []}))
     async with adapter(upstream) as one:
         await one.transcribe(Body.from_value("TranscribeRequest", value, upload), a_call())
     expected = [p for p in parts if p.name not in ("stream", "task")]
