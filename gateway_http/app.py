@@ -110,11 +110,17 @@ class RestApp:
             return
         try:
             asked = page()
-            media_type, body, status = await asked if isawaitable(asked) else asked
+            answer = await asked if isawaitable(asked) else asked
         except Exception as raised:
             await exchange.fail(exchange.as_error(raised, path), {}, [])
             return
-        await exchange.answer(int(status), [(b"content-type", media_type.encode())], body)
+        media_type, body, status, headers = answer
+        etag = dict(headers).get(b"etag")
+        if etag is not None and _has(etag, exchange.headers.get(b"if-none-match", b"")):
+            await exchange.answer(HTTPStatus.NOT_MODIFIED, [*headers], b"")
+            return
+        kind = (b"content-type", media_type.encode())
+        await exchange.answer(int(status), [kind, *headers], body)
 
     async def _other_verb(self, verb: str, allow: str, exchange: Exchange) -> None:
         if verb == "OPTIONS":
@@ -130,6 +136,12 @@ class RestApp:
         if not self._reference:
             self._reference = document(self._services, self._settings.version)
         return PageAnswer("application/json", self._reference)
+
+
+def _has(etag: bytes, asked: bytes) -> bool:
+    """Whether a caller's if-none-match names this ETag, be it as a weak one."""
+    tags = [tag.strip().removeprefix(b"W/") for tag in asked.split(b",")]
+    return etag in tags or b"*" in tags
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

@@ -11,11 +11,12 @@ from services.call import Call
 
 
 class PageAnswer(NamedTuple):
-    """What a page is at this moment."""
+    """What a page is at this moment; `headers` beyond its type and length, lower-case names."""
 
     media_type: str
     body: bytes
     status: int = 200
+    headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
 Page: TypeAlias = Callable[[], PageAnswer | Awaitable[PageAnswer]]
