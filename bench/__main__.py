@@ -17,7 +17,11 @@ from bench.table import Table
 SECTIONS: Mapping[str, str] = {
     "codec": "bench.codec",
     "transport": "bench.transport",
+    "vectors": "bench.vectors",
     "cancel": "bench.cancel",
+    "calls": "bench.calls",
+    "routing": "bench.routing",
+    "idle": "bench.idle",
 }
 """By name, in the order in which they run."""
 
