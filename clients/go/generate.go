@@ -1,0 +1,4 @@
+// Package tetrad holds clients of a Tetrad gateway; `go generate .` writes the contract's code.
+package tetrad
+
+//go:generate go run ./generate
