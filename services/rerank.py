@@ -16,6 +16,18 @@ from services.routing.table import RoutedModel
 TYPE = "text-classification"
 
 
+def _operation(adapter: Any) -> Unary:
+    return partial(_rerank, adapter)
+
+
+async def _rerank(adapter: Any, request: Body, call: Call) -> Body:
+    """One attempt; documents count from here on: a call that was refused has used none."""
+    documents = request.get("documents")
+    call.usage.documents = len(documents) if isinstance(documents, list) else 1
+    answer: Body = await adapter.rerank(request, call)
+    return answer
+
+
 class RerankService:
     """Orders documents by relevance. Every method raises errors.TetradError only."""
 
@@ -43,15 +55,3 @@ class RerankService:
         return together(
             parts, model, call, partial(self._dispatch.part, model, operation=_operation)
         )
-
-
-def _operation(adapter: Any) -> Unary:
-    return partial(_rerank, adapter)
-
-
-async def _rerank(adapter: Any, request: Body, call: Call) -> Body:
-    """One attempt; documents count from here on: a call that was refused has used none."""
-    documents = request.get("documents")
-    call.usage.documents = len(documents) if isinstance(documents, list) else 1
-    answer: Body = await adapter.rerank(request, call)
-    return answer

@@ -31,8 +31,8 @@ LAYERS: list[tuple[str, str]] = [
     (
         "services",
         "services.dispatch services.chat services.embed services.transcribe services.rerank"
-        " services.parts services.embed_parts services.rerank_parts services.bulk services.bulk_pack"
-        " services.models",
+        " services.parts services.embed_parts services.rerank_parts services.bulk"
+        " services.bulk_pack services.models",
     ),
     ("faces", "services.server gateway_http"),
     (

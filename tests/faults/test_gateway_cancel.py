@@ -107,10 +107,16 @@ async def test_a_call_that_still_connects_ends() -> None:
             await one.at_rest()
 
 
-@pytest.mark.parametrize("how", HOWS)
-@pytest.mark.parametrize("face", FACES, ids=lambda face: face.name)
+@pytest.mark.parametrize(
+    ("face", "how"),
+    [(REST, "lost"), (REST, "deadline"), *((GRPC, how) for how in HOWS)],
+    ids=lambda one: getattr(one, "name", one),
+)
 async def test_an_upload_that_the_upstream_does_not_take_is_given_up(face: Any, how: How) -> None:
-    """G5, G34. The upstream meets the end behind what it left lying."""
+    """G5, G34. The upstream meets the end behind what it left lying.
+
+    The orderly end of a REST caller lies behind what it still has to send: nobody can see it.
+    """
     going_on = asyncio.Event()
     async with rig(buffers={"receive_buffer": 4096}) as one:
         one.up.on("POST", "/*", HoldBody(LONG, going_on, after=1))
