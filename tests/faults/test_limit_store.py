@@ -18,7 +18,7 @@ from tests.lib.limited import admitted, call_of
 from tests.lib.ports import free_port
 from tests.lib.valkey import Server, valkey
 
-TIMEOUT = 0.2
+TIMEOUT = 0.5
 
 
 @pytest.fixture
