@@ -28,6 +28,7 @@ PAUSE = 1.0
 _CONNECTIONS = 32
 _ANY = -1
 _LATE = 0
+_DRIFT = 0.001
 
 # ARGV: the store's time in ms after which nothing may be counted (0: no such); then of each key its
 # limit (-1: any), cost, and period in ms. Answers whether it was in time, its own time, and of each
@@ -97,6 +98,7 @@ class SharedWindows:
         self._client = bridge.get_connection()
         self._script = self._client.register_script(_SCRIPT)
         self._timeout = timeout
+        self._seen = 0.0
         self._ahead: float | None = None
         self._pending: dict[str, tuple[int, int, float]] = {}
         self._watcher: asyncio.Task[None] | None = None
@@ -161,14 +163,26 @@ class SharedWindows:
         if self._ahead is not None:
             latest = int(sent + self._ahead + self._timeout * 1000)
         told: list[int] = await self._script(keys=keys, args=[latest, *figures])
-        self._ahead = told[1] - sent
+        self._saw(told[1])
         return told
+
+    def _saw(self, store_time: float) -> None:
+        """Learn how far the store's clock (ms) is ahead of ours: at least so far.
+
+        Never more than it is, so that nothing counts there after its sender has given up; the most
+        that was seen holds, less what clocks may drift apart.
+        """
+        now = time.monotonic() * 1000
+        least = store_time - now
+        if self._ahead is not None:
+            least = max(least, self._ahead - (now - self._seen) * _DRIFT)
+        self._ahead, self._seen = least, now
 
     async def _ask_time(self) -> None:
         async with asyncio.timeout(self._timeout):
-            sent = time.monotonic() * 1000
             seconds, microseconds = await self._client.time()
-        self._ahead = seconds * 1000 + microseconds / 1000 - sent
+        self._ahead = None  # it may be another store by now
+        self._saw(seconds * 1000 + microseconds / 1000)
 
     def _failed(self, error: Exception) -> None:
         self.failures += 1
