@@ -100,7 +100,8 @@ async def test_the_tests_own_loop_goes_on_while_it_waits() -> None:
 
     count: list[int] = []
     task = asyncio.create_task(ticks())
-    async with Program("python", "-c", "print('there')") as program:
+    # It works for a while, so that there is something to wait for.
+    async with Program("python", "-c", "sum(range(10_000_000)); print('there')") as program:
         await program.line("there")
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
