@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
+from contextlib import aclosing
 from typing import Any, cast
 
 from gateway_http import errors as shown
@@ -48,15 +48,8 @@ class RestCall:
         call.deadline = deadline(exchange.headers)
         settings.state.enter()
         try:
-            async with _limited(call):
-                request = await read(
-                    operation,
-                    path_members,
-                    exchange.scope["query_string"],
-                    exchange.headers,
-                    exchange.receive,
-                    settings,
-                )
+            with call.limit(None, "deadline"):
+                request = await read(operation, path_members, exchange, settings)
             try:
                 if settings.opengatellm:
                     request = opengatellm.asked(request)
@@ -87,10 +80,9 @@ class RestCall:
 
     async def _unary(self, request: Request, call: Call) -> None:
         exchange, operation = self._exchange, self._operation
-        with Caller(exchange.scope, request.receive or exchange.receive) as caller:
-            # Where the service brings a limit forward to its own, there must be one.
-            async with call.limit(None, "deadline") if request.arriving else _limited(call):
-                answer = await operation.unary(self._relayed(request.body), call)
+        receive = request.receive or exchange.receive
+        with Caller(exchange.scope, receive) as caller, call.limit(None, "deadline"):
+            answer = await operation.unary(self._relayed(request.body), call)
         if caller.gone:
             raise HungUp
         answer = self._answered(answer, call)
@@ -144,14 +136,15 @@ class RestCall:
         # Services give async generators: leaving one early closes the upstream at once.
         stream = cast(Any, operation.stream(self._relayed(request.body), call))
         # Also without a deadline: the service brings this limit forward to its own.
-        async with call.limit(None, "deadline"), aclosing(stream) as batches:
-            async for batch in batches:
-                if batch:
-                    if not relay:
-                        batch = [self._answered(body, call) for body in batch]
-                    if final is not None:
-                        batch = final.seen(batch)
-                    await answer.write(events(batch))
+        with call.limit(None, "deadline"):
+            async with aclosing(stream) as batches:
+                async for batch in batches:
+                    if batch:
+                        if not relay:
+                            batch = [self._answered(body, call) for body in batch]
+                        if final is not None:
+                            batch = final.seen(batch)
+                        await answer.write(events(batch))
         due = [] if final is None else final.last()
         await answer.finish(events(due) + operation.ending)
 
@@ -171,7 +164,3 @@ def _identity(scope: Scope) -> str:
     """Whom the caller's certificate names."""
     tls = (scope.get("extensions") or {}).get("tls")
     return str(tls.get("identity", "")) if tls else ""
-
-
-def _limited(call: Call) -> AbstractAsyncContextManager[object]:
-    return nullcontext() if call.deadline is None else call.limit(None, "deadline")

@@ -9,6 +9,7 @@ from http import HTTPStatus
 
 from gateway_http import errors as shown
 from gateway_http.asgi import HeaderMap, Headers, Message, Receive, Scope, Send
+from gateway_http.protocol import PEER, Peer
 from gateway_http.response import out_headers
 from gateway_http.settings import State
 from services import errors
@@ -20,9 +21,10 @@ _log = logging.getLogger("tetrad.rest")
 class Exchange:
     """What is known of a request from its headers, and the ways to answer it.
 
-    id: of the request. error_body: makes the body around an error object. extra: headers that every
-    answer gets. closing: whether the connection is closed after the answer, as it is while the
-    process drains. started: whether an answer is on its way.
+    id: of the request. peer: its connection, where the server is ours. error_body: makes the body
+    around an error object. extra: headers that every answer gets. closing: whether the connection
+    is closed after the answer, as it is while the process drains. started: whether an answer is on
+    its way.
     """
 
     __slots__ = (
@@ -33,6 +35,7 @@ class Exchange:
         "extra",
         "headers",
         "id",
+        "peer",
         "receive",
         "scope",
         "started",
@@ -48,6 +51,7 @@ class Exchange:
         state: State,
     ) -> None:
         self.scope, self.headers, self.receive, self._send = scope, headers, receive, send
+        self.peer: Peer | None = scope.get("extensions", {}).get(PEER)
         self.id = id
         self._state = state
         self.error_body = shown.standard
@@ -72,9 +76,10 @@ class Exchange:
         if status not in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED):
             headers.append((b"content-length", b"%d" % len(body)))
         self.started = True
-        await self._send(
-            {"type": "http.response.start", "status": status, "headers": self.completed(headers)}
-        )
+        headers = self.completed(headers)
+        if self.peer is not None and self.peer.answer(status, headers, body):
+            return
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})
 
     async def fail(self, error: TetradError, out: Mapping[str, str], more: Headers) -> None:

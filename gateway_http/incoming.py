@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import asyncio
 
-from gateway_http.asgi import HeaderMap, Message, Receive
+from gateway_http.asgi import Message
 from gateway_http.caller import HungUp
+from gateway_http.exchange import Exchange
 from services import errors
 
 
@@ -18,16 +19,15 @@ class Incoming:
     gone. `advice` is what the error of a body that is too large says to do.
     """
 
-    __slots__ = ("_advice", "_limit", "_over", "_receive", "_stall", "ended", "size")
+    __slots__ = ("_advice", "_limit", "_over", "_peer", "_receive", "_stall", "ended", "size")
 
-    def __init__(
-        self, headers: HeaderMap, receive: Receive, *, limit: int, stall: float, advice: str = ""
-    ) -> None:
-        self._receive, self._limit, self._stall, self._advice = receive, limit, stall, advice
+    def __init__(self, exchange: Exchange, *, limit: int, stall: float, advice: str = "") -> None:
+        self._peer, self._receive = exchange.peer, exchange.receive
+        self._limit, self._stall, self._advice = limit, stall, advice
         self._over: asyncio.Future[None] | None = None
         self.size = 0
         self.ended = False
-        told = headers.get(b"content-length")
+        told = exchange.headers.get(b"content-length")
         if told is not None:
             if not told.isdigit():
                 raise errors.InvalidRequest("the header content-length is not a number")
@@ -50,12 +50,13 @@ class Incoming:
         data: bytes = message.get("body", b"")
         if not message.get("more_body", False):
             self._end()
-        self.size += len(data)
-        self._check(self.size)
-        return data
+        return self._taken(data)
 
     async def whole(self) -> bytes:
         """All of it."""
+        if self._peer is not None and (data := self._peer.body()) is not None:
+            self.ended = True
+            return self._taken(data)
         pieces = []
         while not self.ended:
             pieces.append(await self.piece())
@@ -68,6 +69,11 @@ class Incoming:
                 self._over = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._over)
         return await self._receive()
+
+    def _taken(self, data: bytes) -> bytes:
+        self.size += len(data)
+        self._check(self.size)
+        return data
 
     def _end(self) -> None:
         self.ended = True

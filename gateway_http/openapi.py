@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from gateway_http.comments import comments
 from gateway_http.form import TYPE, file_name
+from gateway_http.openapi_bodies import EXAMPLES
+from gateway_http.openapi_examples import put
 from gateway_http.request import MAX_TIMEOUT_MS, TIMEOUT
 from gateway_http.routes import Operation, operations, variables
 from gateway_http.schemas import Schema, Schemas, ref
@@ -59,6 +61,9 @@ _ERROR: Final[Schema] = {
         }
     },
 }
+_BOUNDS: Final[Mapping[str, Schema]] = {"page_size": {"minimum": 0}}
+"""What the service refuses beyond the type of a parameter."""
+
 _WORD = re.compile(r"\W+")
 
 
@@ -77,6 +82,7 @@ def document(services: Mapping[str, object], version: str) -> bytes:
         shown = _operation(operation, schemas, tag, texts)
         paths.setdefault(path, {})[operation.route.verb.lower()] = shown
     paths |= _health()
+    put(paths, EXAMPLES)
     made: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {"title": "Tetrad", "version": version, "description": _ABOUT},
@@ -135,6 +141,7 @@ def _parameters(operation: Operation, schemas: Schemas) -> list[Schema]:
     properties, _ = schemas.texts(operation.method.request)
     for name, schema in properties.items():
         text = schema.pop("description", None)
+        schema |= _BOUNDS.get(name, {})
         place: Schema = {"name": name, "in": "path" if name in in_path else "query"}
         place["required"] = name in in_path
         found.append(_described({**place, "schema": schema}, text))

@@ -10,9 +10,14 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 from gateway_http import hangup
+from gateway_http.asgi import Headers
 from services.auth import identity_of
 
 PEER = "tetrad.peer"
@@ -22,6 +27,8 @@ LINGER = 30.0
 To close at once would reset the connection, and take the answer from a caller who still sends."""
 
 _PIPELINED = 16
+
+_CLOSE = (b"connection", b"close")
 
 
 def _identity(certificate: Mapping[str, Any]) -> str:
@@ -65,6 +72,37 @@ class Peer:
         if self._hang_up is not None:
             self._hang_up.close()
             self._hang_up = None
+
+    def body(self) -> bytes | None:
+        """The request's body, once, if all of it has come; None if it is to be received."""
+        cycle = self._cycle
+        if cycle.more_body or cycle.disconnected:
+            return None
+        data, cycle.body = bytes(cycle.body), bytearray()
+        return data
+
+    def answer(self, status: int, headers: Headers, body: bytes) -> bool:
+        """A whole answer in one write, where ASGI's two messages make two; False, and nothing
+        sent, if it must go by those. `headers` name the body's length, and are fit for HTTP."""
+        cycle = self._cycle
+        if cycle.flow.write_paused or cycle.response_started or cycle.scope["method"] == "HEAD":
+            return False
+        if cycle.disconnected:
+            return True
+        cycle.response_started = cycle.response_complete = True
+        cycle.waiting_for_100_continue = False
+        if _CLOSE in headers:
+            cycle.keep_alive = False
+        elif not cycle.keep_alive:
+            headers.append(_CLOSE)
+        lines = [name + b": " + value for name, value in (*cycle.default_headers, *headers)]
+        head = STATUS_LINE[status] + b"\r\n".join(lines)
+        cycle.transport.write(head + b"\r\n\r\n" + body)
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            cycle.transport.close()
+        cycle.on_response()
+        return True
 
     def close_after_answer(self) -> None:
         """Close the connection once the answer is complete."""

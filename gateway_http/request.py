@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl
 
 from gateway_http.asgi import HeaderMap, Receive
 from gateway_http.dialects.base import Converted, Form
+from gateway_http.exchange import Exchange
 from gateway_http.form import TYPE, FormBody, file_name
 from gateway_http.incoming import Incoming
 from gateway_http.late import STREAM
@@ -120,9 +121,7 @@ def deadline(headers: HeaderMap) -> float | None:
 async def read(
     operation: Operation,
     path_members: Mapping[str, str],
-    query: bytes,
-    headers: HeaderMap,
-    receive: Receive,
+    exchange: Exchange,
     settings: RestSettings,
 ) -> Request:
     """Read and check the request of an operation.
@@ -131,12 +130,12 @@ async def read(
     """
     reader = _READERS[operation.rest.body]
     if reader is None:
-        return _from_url(operation, path_members, query)
-    if headers.get(b"content-encoding", b"identity").strip().lower() != b"identity":
+        return _from_url(operation, path_members, exchange.scope["query_string"])
+    if exchange.headers.get(b"content-encoding", b"identity").strip().lower() != b"identity":
         raise errors.UnsupportedMediaType(
             "a body with a content-encoding is not read; send it uncompressed"
         )
-    return await reader(operation, headers, receive, settings)
+    return await reader(operation, exchange, settings)
 
 
 def _from_url(operation: Operation, path_members: Mapping[str, str], query: bytes) -> Request:
@@ -160,14 +159,12 @@ def _from_url(operation: Operation, path_members: Mapping[str, str], query: byte
     return Request(body)
 
 
-async def _from_json(
-    operation: Operation, headers: HeaderMap, receive: Receive, settings: RestSettings
-) -> Request:
-    content_type = headers.get(b"content-type", b"")
+async def _from_json(operation: Operation, exchange: Exchange, settings: RestSettings) -> Request:
+    content_type = exchange.headers.get(b"content-type", b"")
     if content_type != JSON:
         _check_json(content_type)
-    limit = settings.max_request_bytes
-    data = await Incoming(headers, receive, limit=limit, stall=settings.stall).whole()
+    incoming = Incoming(exchange, limit=settings.max_request_bytes, stall=settings.stall)
+    data = await incoming.whole()
     body = Body.from_json(operation.method.request, data)
     form = converted = None
     if operation.dialect is not None:
@@ -187,16 +184,16 @@ async def _from_json(
 
 
 async def _from_multipart(
-    operation: Operation, headers: HeaderMap, receive: Receive, settings: RestSettings
+    operation: Operation, exchange: Exchange, settings: RestSettings
 ) -> Request:
     message = operation.method.request
-    content_type = headers.get(b"content-type", b"").decode("latin-1")
+    content_type = exchange.headers.get(b"content-type", b"").decode("latin-1")
     if content_type.partition(";")[0].strip().lower() != TYPE:
         part = file_name(message)
         _unsupported(content_type, f"{TYPE}, with the file in the part `{part}`")
     advice = "; longer audio goes through the RPC LiveTranscribe"
     incoming = Incoming(
-        headers, receive, limit=settings.max_upload_bytes, stall=settings.stall, advice=advice
+        exchange, limit=settings.max_upload_bytes, stall=settings.stall, advice=advice
     )
     form = FormBody(
         message,

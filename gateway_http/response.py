@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from gateway_http.asgi import Headers
@@ -76,7 +77,12 @@ def call_headers(call: Call) -> Headers:
 
 def out_headers(out: Mapping[str, str]) -> Headers:
     """Metadata as headers; what is not printable ASCII is percent-encoded in UTF-8."""
-    return [(name.encode("ascii"), value.encode("ascii")) for name, value in metadata.told(out)]
+    return [(_name(name), value.encode("ascii")) for name, value in metadata.told(out)]
+
+
+@lru_cache(maxsize=256)
+def _name(name: str) -> bytes:
+    return name.encode("ascii")
 
 
 def _printable(value: str) -> bytes:

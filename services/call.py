@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Literal
+from typing import Literal, cast
 
 from services.auth import ANONYMOUS, Principal
 from services.errors import DeadlineExceeded
@@ -113,40 +113,62 @@ class Call:
 
 
 class Limit:
-    """A time limit around some awaits of one task."""
+    """A time limit around some awaits of one task: `with call.limit(...)`.
 
-    __slots__ = ("_call", "_outermost", "_seconds", "_timeout", "_which")
+    Like asyncio.timeout, for a tenth of its price, and it knows the call: one whose end is the
+    deadline's, inside one that keeps to the deadline already, needs no timer of its own.
+    """
+
+    __slots__ = (
+        "_call",
+        "_cancelling",
+        "_end",
+        "_loop",
+        "_outermost",
+        "_seconds",
+        "_task",
+        "_timer",
+        "_which",
+        "expired",
+    )
 
     def __init__(self, call: Call, seconds: float | None, which: str) -> None:
         self._call = call
-        self._outermost = False
-        now = asyncio.get_running_loop().time()
-        end = call.deadline
-        self._which, self._seconds = "deadline", None if end is None else end - now
-        if seconds is not None and (end is None or now + seconds < end):
-            end, self._which, self._seconds = now + seconds, which, seconds
-        self._timeout = asyncio.timeout_at(end)
-
-    @property
-    def expired(self) -> bool:
-        """Whether it has struck."""
-        return self._timeout.expired()
+        self._outermost = self.expired = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop = loop = asyncio.get_running_loop()
+        self._end = end = call.deadline
+        if seconds is None and end is None:
+            return
+        now = loop.time()
+        if seconds is None or (end is not None and end <= now + seconds):
+            self._which, self._seconds = "deadline", cast(float, end) - now
+        else:
+            self._end, self._which, self._seconds = now + seconds, which, seconds
 
     def tighten(self, seconds: float, which: str) -> None:
         """Bring it forward to `seconds` from now, if that is sooner."""
-        end = asyncio.get_running_loop().time() + seconds
-        now_at = self._timeout.when()
-        if not self.expired and (now_at is None or end < now_at):
-            self._timeout.reschedule(end)
-            self._which, self._seconds = which, seconds
+        end = self._loop.time() + seconds
+        if not self.expired and (self._end is None or end < self._end):
+            self._end, self._which, self._seconds = end, which, seconds
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_at(end, self._strike)
 
-    async def __aenter__(self) -> Limit:
-        await self._timeout.__aenter__()
-        if self._call._outer is None:
+    def __enter__(self) -> Limit:
+        task = asyncio.current_task(self._loop)
+        assert task is not None  # noqa: S101  (a call runs in a task)
+        self._task, self._cancelling = task, task.cancelling()
+        outer = self._call._outer
+        if outer is None:
             self._call._outer, self._outermost = self, True
+        elif outer._end is not None and outer._end == self._end:
+            return self
+        if self._end is not None:
+            self._timer = self._loop.call_at(self._end, self._strike)
         return self
 
-    async def __aexit__(
+    def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
@@ -154,10 +176,16 @@ class Limit:
     ) -> None:
         if self._outermost:
             self._call._outer = None
-        try:
-            await self._timeout.__aexit__(kind, error, trace)
-        except TimeoutError:
-            if not self._timeout.expired():
-                raise
-            seconds = None if self._seconds is None else round(max(self._seconds, 0.0), 3)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self.expired:
+            return
+        asked_by_others = self._task.uncancel() > self._cancelling
+        if kind is not None and issubclass(kind, asyncio.CancelledError) and not asked_by_others:
+            seconds = round(max(self._seconds, 0.0), 3)
             raise DeadlineExceeded(self._which, seconds=seconds) from None
+
+    def _strike(self) -> None:
+        self.expired = True
+        self._task.cancel()

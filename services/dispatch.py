@@ -150,7 +150,7 @@ class Dispatch:
             raise
         except (asyncio.CancelledError, GeneratorExit):
             if call.expired:
-                outcome = "DEADLINE_EXCEEDED"
+                outcome = call.error = "DEADLINE_EXCEEDED"
             else:
                 outcome = "UNAVAILABLE" if self._ending() else "CANCELLED"
             raise
@@ -206,7 +206,7 @@ async def _attempted(
     while True:
         with await attempts.next() as attempt:
             adapter = attempt.route.adapter
-            async with call.limit(adapter.endpoint.timeouts.total, "total"):
+            with call.limit(adapter.endpoint.timeouts.total, "total"):
                 answer = await operation(adapter)(request, call)
             attempt.answered()
             return answer

@@ -22,8 +22,7 @@ class InFlight:
         self.ending = False
         self._tasks: set[asyncio.Task[object]] = set()
         self.limit = limit
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._idle: asyncio.Event | None = None
 
     def __enter__(self) -> InFlight:
         if self.draining:
@@ -36,7 +35,6 @@ class InFlight:
                 retry_after=1.0,
             )
         self.count += 1
-        self._idle.clear()
         task = _task()
         if task is not None:
             self._tasks.add(task)
@@ -52,7 +50,7 @@ class InFlight:
         task = _task()
         if task is not None:
             self._tasks.discard(task)
-        if self.count == 0:
+        if self.count == 0 and self._idle is not None:
             self._idle.set()
 
     def drain(self) -> None:
@@ -69,7 +67,10 @@ class InFlight:
         """Wait until no call is in work; False if that took longer than `seconds`."""
         try:
             async with asyncio.timeout(seconds):
-                await self._idle.wait()
+                while self.count:
+                    self._idle = self._idle or asyncio.Event()
+                    self._idle.clear()
+                    await self._idle.wait()
         except TimeoutError:
             return False
         return True

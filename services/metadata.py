@@ -6,8 +6,8 @@ unless the configuration lets it pass by name.
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from random import Random
 from urllib.parse import quote
 
 REQUEST_ID = "x-request-id"
@@ -37,6 +37,7 @@ NOT_PASSED = frozenset(
 """What passes neither in nor out, whatever the configuration allows."""
 
 _MAX_ID = 128
+_random = Random()  # noqa: S311  (an id is no secret)
 _PRINTABLE = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 
 
@@ -44,7 +45,7 @@ def request_id(given: str | None) -> str:
     """The caller's id, if it is at most 128 printable ASCII characters, else a new one."""
     if given and len(given) <= _MAX_ID and given.isascii() and given.isprintable():
         return given
-    return f"req_{secrets.token_hex(12)}"
+    return f"req_{_random.getrandbits(96):024x}"
 
 
 def passing(
@@ -60,11 +61,13 @@ def passing(
     return headers
 
 
-def told(out: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+def told(out: Mapping[str, str]) -> list[tuple[str, str]]:
     """What goes back to the caller: the names that may, values as printable ASCII."""
-    for name, value in out.items():
-        if name not in NOT_PASSED:
-            yield name, printable(value)
+    return [
+        (name, value if value.isascii() and value.isprintable() else printable(value))
+        for name, value in out.items()
+        if name not in NOT_PASSED
+    ]
 
 
 def printable(value: str) -> str:

@@ -6,9 +6,18 @@ A record is filled while the call runs and closed exactly once, whatever the cal
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import Any, Final, TypeGuard
 
 _MOST = 2**53
+
+_FIGURES: Final = (
+    ("prompt_tokens", "prompt_tokens"),
+    ("input_tokens", "prompt_tokens"),
+    ("completion_tokens", "completion_tokens"),
+    ("output_tokens", "completion_tokens"),
+    ("total_tokens", "total_tokens"),
+)
+"""Members of a `usage`, and what they are here."""
 
 
 @dataclass(slots=True)
@@ -29,19 +38,14 @@ class UsageRecord:
         """Take the figures of a `usage` member, of any operation; anything else is ignored."""
         if not isinstance(usage, dict):
             return
-        self._take("prompt_tokens", usage, "prompt_tokens", "input_tokens")
-        self._take("completion_tokens", usage, "completion_tokens", "output_tokens")
-        self._take("total_tokens", usage, "total_tokens")
+        for member, name in _FIGURES:
+            value = usage.get(member)
+            if value.__class__ is int and 0 <= value <= _MOST:
+                setattr(self, name, value)
+                self.source = "upstream"
         seconds = usage.get("seconds")
         if _is_figure(seconds):
             self.audio_seconds, self.source = float(seconds), "upstream"
-
-    def _take(self, name: str, usage: dict[str, Any], *members: str) -> None:
-        for member in members:
-            value = usage.get(member)
-            if isinstance(value, int) and _is_figure(value):
-                setattr(self, name, value)
-                self.source = "upstream"
 
     def close(self, outcome: str) -> bool:
         """Note how the call ended; False if that was noted before."""

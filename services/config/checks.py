@@ -11,7 +11,7 @@ from typing import Any
 
 from services.config.address import Address, Malformed
 from services.config.explain import nearest
-from services.config.fault import Loc
+from services.config.fault import Loc, quoted
 from services.config.kinds import ModelType
 from services.config.sections import Grpc, Http
 
@@ -111,15 +111,15 @@ def _names(data: Mapping[str, Any]) -> Iterator[tuple[Loc, Any]]:
 
 
 def _same_names(data: Mapping[str, Any]) -> Iterator[Problem]:
-    yield from _twice(_names(data), "duplicate name '{}'", "names and aliases must differ")
+    yield from _twice(_names(data), "duplicate name{}", "names and aliases must differ")
 
 
 def _same_keys(data: Mapping[str, Any]) -> Iterator[Problem]:
-    yield from _twice(matches("auth.keys[*].name", data), "duplicate name '{}'", "rename one")
+    yield from _twice(matches("auth.keys[*].name", data), "duplicate name{}", "rename one")
     hashes = ((loc, str(value).lower()) for loc, value in matches("auth.keys[*].sha256", data))
     yield from _twice(hashes, "duplicate hash", "remove one of the keys")
     identities = matches("auth.keys[*].identity", data)
-    yield from _twice(identities, "duplicate identity '{}'", "remove one of the entries")
+    yield from _twice(identities, "duplicate identity{}", "remove one of the entries")
 
 
 def _key_or_identity(data: Mapping[str, Any]) -> Iterator[Problem]:
@@ -154,7 +154,7 @@ def _twice(values: Iterator[tuple[Loc, Any]], message: str, hint: str) -> Iterat
         if not isinstance(value, str):
             continue
         if value in first:
-            yield Problem(loc, message.format(value), hint, first[value])
+            yield Problem(loc, message.format(quoted(value)), hint, first[value])
         else:
             first[value] = loc
 

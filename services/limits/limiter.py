@@ -16,7 +16,7 @@ from services.call import Call
 from services.config import Config, KeyLimits
 from services.errors import Overloaded, RateLimited
 from services.limits.shared import PAUSE, SharedWindows, StoreAway
-from services.limits.windows import PERIODS, Level, Rule, Windows
+from services.limits.windows import MINUTE, PERIODS, Level, Rule, Windows
 
 _SAYS = {
     "rpm": "requests a minute",
@@ -68,11 +68,9 @@ class Limiter:
         rules = self._rules_of(call)
         if not rules:
             return
-        # A limit of 0 never has room, whatever its store says.
-        none = [rule for rule in rules if rule.limit == 0]
-        if none:
-            levels = [Level(0, float(rule.period)) for rule in none]
-            self._refuse(call, none, levels)
+        for rule in rules:
+            if rule.limit == 0:  # it never has room, whatever its store says
+                self._refuse(call, [rule], [Level(0, float(rule.period))])
         if self._shared is None:
             levels = self._windows.take(rules)
         else:
@@ -81,8 +79,9 @@ class Limiter:
             except StoreAway:
                 self._without_store(rules)
                 return
-        if any(level.used >= rule.limit for rule, level in zip(rules, levels, strict=True)):
-            self._refuse(call, rules, levels)
+        for rule, level in zip(rules, levels, strict=True):
+            if level.used >= rule.limit:
+                self._refuse(call, rules, levels)
         call.out.update(_headers(rules, levels, taken=True))
 
     def charge(self, call: Call) -> None:
@@ -158,23 +157,38 @@ def _rules(name: str, limits: KeyLimits) -> tuple[Rule, ...]:
 def _headers(rules: Sequence[Rule], levels: Sequence[Level], *, taken: bool) -> dict[str, str]:
     """The tighter of minute and day, for requests and for tokens."""
     told: dict[str, str] = {}
-    least: dict[str, int] = {}
+    least: dict[bool, int] = {}
     for rule, level in zip(rules, levels, strict=True):
-        what = "tokens" if rule.counts_tokens else "requests"
-        remaining = max(rule.limit - level.used - (rule.cost if taken else 0), 0)
-        if what in least and least[what] <= remaining:
+        kind, remaining = rule.counts_tokens, rule.limit - level.used
+        if taken:
+            remaining -= rule.cost
+        if remaining < 0:
+            remaining = 0
+        if kind in least and least[kind] <= remaining:
             continue
-        least[what] = remaining
-        told[f"x-ratelimit-limit-{what}"] = str(rule.limit)
-        told[f"x-ratelimit-remaining-{what}"] = str(remaining)
-        told[f"x-ratelimit-reset-{what}"] = _duration(level.left)
+        least[kind] = remaining
+        limit, left, reset = _HEADERS[kind]
+        told[limit], told[left], told[reset] = (
+            str(rule.limit),
+            str(remaining),
+            _duration(level.left),
+        )
     return told
+
+
+_HEADERS = [
+    tuple(f"x-ratelimit-{figure}-{what}" for figure in ("limit", "remaining", "reset"))
+    for what in ("requests", "tokens")
+]
 
 
 def _duration(seconds: float) -> str:
     """Whole seconds, as in 1s, 6m0s and 23h59m59s."""
-    minutes, rest = divmod(math.ceil(seconds), 60)
+    whole = math.ceil(seconds)
+    if whole < MINUTE:
+        return f"{whole}s"
+    minutes, rest = divmod(whole, 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
         return f"{hours}h{minutes}m{rest}s"
-    return f"{minutes}m{rest}s" if minutes else f"{rest}s"
+    return f"{minutes}m{rest}s"

@@ -7,7 +7,7 @@ or none. Times are seconds. Knows neither calls nor stores beyond the memory of 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 MINUTE, DAY = 60, 86_400
@@ -19,23 +19,21 @@ PERIODS = {"rpm": MINUTE, "rpd": DAY, "tpm": MINUTE, "tpd": DAY}
 @dataclass(frozen=True, slots=True)
 class Rule:
     """One limit of one key. `key` is its counter's name; `closed`: it refuses while its store is
-    away."""
+    away; `counts_tokens`: when a call has ended, else requests, before it begins; `cost`: what
+    admission takes of it."""
 
     name: str
     key: str
     limit: int
     period: int
     closed: bool = False
+    counts_tokens: bool = field(init=False)
+    cost: int = field(init=False)
 
-    @property
-    def counts_tokens(self) -> bool:
-        """Whether tokens are counted, when a call has ended; else requests, before it begins."""
-        return self.name.startswith("t")
-
-    @property
-    def cost(self) -> int:
-        """What admission takes of it."""
-        return 0 if self.counts_tokens else 1
+    def __post_init__(self) -> None:
+        tokens = self.name.startswith("t")
+        object.__setattr__(self, "counts_tokens", tokens)
+        object.__setattr__(self, "cost", 0 if tokens else 1)
 
 
 class Level(NamedTuple):

@@ -241,7 +241,7 @@ class Admission:
         self.waiting += 1
         began = self.clock()
         try:
-            async with call.limit(self._seconds, "queue"):
+            with call.limit(self._seconds, "queue"):
                 return await waiter.place
         except BaseException:
             place = waiter.place

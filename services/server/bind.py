@@ -154,14 +154,15 @@ class Bound:
         # No initial metadata before the first message: it would commit the call and end the
         # client's right to retry.
         started = False
-        async with call.limit(None, "deadline"), aclosing(stream) as batches:
-            async for batch in batches:
-                for body in batch:
-                    wire = body.wire()
-                    if not started:
-                        await context.send_initial_metadata(outgoing(call))
-                        started = True
-                    await context.write(wire)
+        with call.limit(None, "deadline"):
+            async with aclosing(stream) as batches:
+                async for batch in batches:
+                    for body in batch:
+                        wire = body.wire()
+                        if not started:
+                            await context.send_initial_metadata(outgoing(call))
+                            started = True
+                        await context.write(wire)
 
 
 def _identity(context: Context) -> str:

@@ -9,10 +9,9 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Mapping
-from math import inf
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple, TypeGuard
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
 
 from services.call import Call, Face
 from services.errors import TABLE, Reason
@@ -20,6 +19,7 @@ from services.telemetry import catalogue
 from services.telemetry import snapshot as snapshots
 from services.telemetry.catalogue import PROVIDER, Instrument
 from services.telemetry.gauges import Gauges, Sources
+from services.telemetry.tally import Count, Spread, Tally
 from services.usage import UsageRecord
 
 
@@ -55,16 +55,17 @@ _EXACT: Final = float(2**53)
 
 
 class _Bound:
-    """The children for one kind of call. Those that few calls need are bound by the first."""
+    """The children for one kind of call; `tokens` by kind and source."""
 
-    __slots__ = ("calls", "duration", "operation", "overhead", "refused")
+    __slots__ = ("calls", "duration", "operation", "overhead", "refused", "tokens")
 
-    def __init__(self, calls: Counter, duration: Histogram, operation: Operation) -> None:
+    def __init__(self, calls: Count, duration: Spread, operation: Operation) -> None:
         self.calls = calls
         self.duration = duration
         self.operation = operation
-        self.overhead: Histogram | None = None
-        self.refused: Counter | None = None
+        self.overhead: Spread | None = None
+        self.refused: Count | None = None
+        self.tokens: dict[tuple[str, str], Spread] = {}
 
 
 class Metrics:
@@ -73,51 +74,55 @@ class Metrics:
     def __init__(self, sources: Sources | None = None, version: str = "") -> None:
         self.sources = sources or Sources()
         self._registry = CollectorRegistry()
-        made = {one: _make(one, self._registry) for one in catalogue.NOTED}
-        self._made: Mapping[Instrument, Any] = made
-        self._bound: dict[tuple[str, ...], _Bound] = {}
-        self._children: dict[tuple[Any, ...], Any] = {}
+        self._counts: dict[Instrument, Tally[Count]] = {}
+        self._spreads: dict[Instrument, Tally[Spread]] = {}
+        self._gauges: dict[Instrument, Gauge] = {}
+        for one in catalogue.NOTED:
+            self._make(one)
+        self._bound: dict[tuple[str | int, ...], _Bound] = {}
         self._registry.register(Gauges(self.sources))
         ProcessCollector(registry=self._registry)
-        made[catalogue.BUILD].labels(version, platform.python_version()).set(1)
-        made[catalogue.WORKERS].set(1)
-        made[catalogue.RELOAD_OK].set(1)
+        self._gauges[catalogue.BUILD].labels(version, platform.python_version()).set(1)
+        self._gauges[catalogue.WORKERS].set(1)
+        self._gauges[catalogue.RELOAD_OK].set(1)
+        self._delay = self._spreads[catalogue.CANCEL].of()
+        self._not_reloaded = self._counts[catalogue.RELOADS_FAILED].of()
 
     def call_ended(self, call: Call) -> None:
         """Count a call; its usage record is closed."""
         usage = call.usage
         error = "" if usage.outcome == "OK" else _error_type(call)
-        attempts = str(min(call.attempts, MOST_ATTEMPTS))
+        attempts = call.attempts if call.attempts < MOST_ATTEMPTS else MOST_ATTEMPTS
         key = (call.method, call.face, call.model, call.endpoint, attempts, error)
         bound = self._bound.get(key) or self._bind(key)
         ended = time.monotonic() if call.ended_at is None else call.ended_at
         duration = ended - call.began
-        bound.calls.inc()
-        bound.duration.observe(duration)
+        bound.calls.value += 1
+        bound.duration.note(duration)
         if bound.refused is not None:
-            bound.refused.inc()
+            bound.refused.value += 1
         if call.upstream_seconds and bound.overhead is not None:
             spent = duration - call.upstream_seconds - call.queued
-            bound.overhead.observe(spent if spent > 0.0 else 0.0)
+            bound.overhead.note(spent if spent > 0.0 else 0.0)
         if call.queued:
-            self._child(catalogue.QUEUED, call.model).observe(call.queued)
+            self._spread(catalogue.QUEUED, call.model).note(call.queued)
         if call.first_at is not None and bound.operation.streamed:
             self._streamed(call, bound.operation.name, ended, call.first_at)
         if call.left_at is not None and (delay := call.cancel_delay) is not None:
-            self._made[catalogue.CANCEL].observe(delay)
-        self._used(usage, bound.operation.name, call.model)
+            self._delay.note(delay)
+        self._used(usage, bound, call.model)
 
     def refused(self, reason: Reason, face: Face) -> None:
         """Count what a face refused without a call: a path or method that does not exist."""
-        self._child(catalogue.REFUSED, face, reason.value).inc()
+        self._count(catalogue.REFUSED, face, reason.value).add()
 
     def reloaded(self, generation: int, ok: bool) -> None:
         """A configuration was taken, or refused and `generation` is still the one in use."""
-        self._made[catalogue.GENERATION].set(generation)
-        self._made[catalogue.OLDEST_GENERATION].set(generation)
-        self._made[catalogue.RELOAD_OK].set(ok)
+        self._gauges[catalogue.GENERATION].set(generation)
+        self._gauges[catalogue.OLDEST_GENERATION].set(generation)
+        self._gauges[catalogue.RELOAD_OK].set(ok)
         if not ok:
-            self._made[catalogue.RELOADS_FAILED].inc()
+            self._not_reloaded.add()
 
     def page(self) -> tuple[str, bytes]:
         """Media type and body, in Prometheus's text format."""
@@ -130,58 +135,68 @@ class Metrics:
     def _families(self) -> list[snapshots.Family]:
         return snapshots.families(self._registry, catalogue.ACROSS)
 
-    def _bind(self, key: tuple[str, str, str, str, str, str]) -> _Bound:
+    def _make(self, one: Instrument) -> None:
+        """An instrument with nothing in it."""
+        if one.kind == "gauge":
+            made = self._gauges[one] = Gauge(one.name, one.says, one.labels, registry=None)
+            self._registry.register(made)
+        elif one.kind == "counter":
+            self._registry.register(self._counts.setdefault(one, Tally(one, Count)))
+        else:
+            self._registry.register(self._spreads.setdefault(one, Tally(one, Spread)))
+
+    def _count(self, instrument: Instrument, *labels: str) -> Count:
+        return self._counts[instrument].of(*labels)
+
+    def _spread(self, instrument: Instrument, *labels: str) -> Spread:
+        return self._spreads[instrument].of(*labels)
+
+    def _bind(self, key: tuple[str, Face, str, str, int, str]) -> _Bound:
         method, face, model, endpoint, attempts, error = key
         operation = OPERATIONS.get(method) or Operation(OTHER)
         bound = _Bound(
-            self._child(catalogue.CALLS, operation.name, model, endpoint, face, attempts, error),
-            self._child(catalogue.DURATION, operation.name, PROVIDER, model, error),
+            self._count(
+                catalogue.CALLS,
+                *(operation.name, model, endpoint, face, str(attempts), error),
+            ),
+            self._spread(catalogue.DURATION, operation.name, PROVIDER, model, error),
             operation,
         )
-        if attempts != "0":
-            bound.overhead = self._child(catalogue.OVERHEAD, operation.name, face)
+        if attempts:
+            bound.overhead = self._spread(catalogue.OVERHEAD, operation.name, face)
         elif error and error != Reason.CANCELLED:
-            bound.refused = self._child(catalogue.REFUSED, face, error)
+            bound.refused = self._count(catalogue.REFUSED, face, error)
         self._bound[key] = bound
         return bound
-
-    def _child(self, instrument: Instrument, *labels: str) -> Any:
-        key = (instrument.name, *labels)
-        child = self._children.get(key)
-        if child is None:
-            child = self._children[key] = self._made[instrument].labels(*labels)
-        return child
 
     def _streamed(self, call: Call, operation: str, ended: float, first: float) -> None:
         """A stream that its caller was given something of."""
         names = (operation, PROVIDER, call.model)
-        self._child(catalogue.FIRST, *names).observe(first - call.began)
+        self._spread(catalogue.FIRST, *names).note(first - call.began)
         tokens, told = call.usage.completion_tokens, ended - first
         if call.usage.outcome == "OK" and tokens is not None and 1 < tokens <= _EXACT:
-            self._child(catalogue.PER_TOKEN, *names).observe(told / (tokens - 1))
+            self._spread(catalogue.PER_TOKEN, *names).note(told / (tokens - 1))
         if call.chunks > 1:
             each = told / (call.chunks - 1)
-            self._child(catalogue.PER_CHUNK, operation, call.model).observe(each)
+            self._spread(catalogue.PER_CHUNK, operation, call.model).note(each)
 
-    def _used(self, usage: UsageRecord, operation: str, model: str) -> None:
+    def _used(self, usage: UsageRecord, bound: _Bound, model: str) -> None:
         """G12: tokens, audio and documents, whatever the call's outcome."""
-        names = (operation, PROVIDER, model)
         if _sane(tokens := usage.prompt_tokens):
-            self._child(catalogue.TOKENS, *names, "input", usage.source).observe(tokens)
+            self._tokens(bound, model, "input", usage.source).note(tokens)
         if _sane(tokens := usage.completion_tokens):
-            self._child(catalogue.TOKENS, *names, "output", usage.source).observe(tokens)
+            self._tokens(bound, model, "output", usage.source).note(tokens)
         if _sane(seconds := usage.audio_seconds):
-            self._child(catalogue.AUDIO, operation, model, usage.source).inc(seconds)
+            self._count(catalogue.AUDIO, bound.operation.name, model, usage.source).add(seconds)
         if _sane(documents := usage.documents):
-            self._child(catalogue.DOCUMENTS, model).inc(documents)
+            self._count(catalogue.DOCUMENTS, model).add(documents)
 
-
-def _make(instrument: Instrument, registry: CollectorRegistry) -> Any:
-    name, kind, says, labels, buckets, _ = instrument
-    if kind == "histogram":
-        return Histogram(name, says, labels, buckets=(*buckets, inf), registry=registry)
-    made = Counter if kind == "counter" else Gauge
-    return made(name, says, labels, registry=registry)
+    def _tokens(self, bound: _Bound, model: str, kind: str, source: str) -> Spread:
+        spread = bound.tokens.get((kind, source))
+        if spread is None:
+            names = (bound.operation.name, PROVIDER, model, kind, source)
+            spread = bound.tokens[kind, source] = self._spread(catalogue.TOKENS, *names)
+        return spread
 
 
 def _error_type(call: Call) -> str:
@@ -190,5 +205,5 @@ def _error_type(call: Call) -> str:
     return said if said in _ERROR_TYPES else OTHER
 
 
-def _sane(figure: float | None) -> bool:
+def _sane(figure: float | None) -> TypeGuard[float]:
     return figure is not None and 0 <= figure <= _EXACT

@@ -193,7 +193,7 @@ async def test_a_callers_deadline_is_named(upstream: FakeUpstream) -> None:
         call = a_call()
         call.deadline = asyncio.get_running_loop().time() + SHORT
         with pytest.raises(errors.DeadlineExceeded) as raised:
-            async with call.limit(30.0, "total"):
+            with call.limit(30.0, "total"):
                 await one.chat(chat(), call)
         await asyncio.wait_for(upstream.requests[0].disconnected.wait(), 2)
     assert raised.value.which == "deadline"

@@ -38,9 +38,9 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "metrics-count-good-calls-only",
         "G11",
         "services/telemetry/metrics.py",
-        find="        self._used(usage, bound.operation.name, call.model)\n",
+        find="        self._used(usage, bound, call.model)\n",
         replace='        if usage.outcome == "OK":\n'
-        "            self._used(usage, bound.operation.name, call.model)\n",
+        "            self._used(usage, bound, call.model)\n",
         tests=(_METRICS + "test_tokens_count_whatever_the_call_s_end",),
         why="metrics and ledger disagree by those who left",
     ),

@@ -58,48 +58,57 @@ async def test_the_error_names_the_limit_that_struck(
     deadline: float | None, seconds: float | None, which: str
 ) -> None:
     """G21: the client's deadline caps all."""
-    with pytest.raises(DeadlineExceeded) as caught:
-        async with call(deadline).limit(seconds, which if which != "deadline" else "total"):
-            await for_ever()
+    with (
+        pytest.raises(DeadlineExceeded) as caught,
+        call(deadline).limit(seconds, which if which != "deadline" else "total"),
+    ):
+        await for_ever()
     assert caught.value.which == which
     assert caught.value.metadata["which"] == which
     assert float(caught.value.metadata["seconds"]) >= 0
 
 
 async def test_a_limit_that_does_not_strike_changes_nothing() -> None:
-    async with call(60).limit(60, "total"):
+    with call(60).limit(60, "total"):
         await asyncio.sleep(0)
-    with pytest.raises(ValueError, match="own"):
-        async with call().limit(60, "total"):
-            raise ValueError("own")
-    with pytest.raises(TimeoutError):
-        async with call().limit(60, "total"):
-            raise TimeoutError  # somebody else's
-    async with call().limit(None, "total"):
+    with pytest.raises(ValueError, match="own"), call().limit(60, "total"):
+        raise ValueError("own")
+    with pytest.raises(TimeoutError), call().limit(60, "total"):
+        raise TimeoutError  # somebody else's
+    with call().limit(None, "total"):
         await asyncio.sleep(0)
 
 
 async def test_the_inner_of_two_limits_strikes_first() -> None:
     this = call()
-    with pytest.raises(DeadlineExceeded) as caught:
-        async with this.limit(60, "total"), this.limit(0.01, "connect"):
-            await for_ever()
+    with (
+        pytest.raises(DeadlineExceeded) as caught,
+        this.limit(60, "total"),
+        this.limit(0.01, "connect"),
+    ):
+        await for_ever()
     assert caught.value.which == "connect"
 
 
 async def test_the_outer_of_two_limits_strikes_through_the_inner() -> None:
     this = call()
-    with pytest.raises(DeadlineExceeded) as caught:
-        async with this.limit(0.01, "total"), this.limit(60, "connect"):
-            await for_ever()
+    with (
+        pytest.raises(DeadlineExceeded) as caught,
+        this.limit(0.01, "total"),
+        this.limit(60, "connect"),
+    ):
+        await for_ever()
     assert caught.value.which == "total"
 
 
 async def test_two_limits_at_the_same_deadline_are_one_error() -> None:
     this = call(0.02)
-    with pytest.raises(DeadlineExceeded) as caught:
-        async with this.limit(None, "deadline"), this.limit(60, "total"):
-            await for_ever()
+    with (
+        pytest.raises(DeadlineExceeded) as caught,
+        this.limit(None, "deadline"),
+        this.limit(60, "total"),
+    ):
+        await for_ever()
     assert caught.value.which == "deadline"
     task = asyncio.current_task()
     assert task is not None
@@ -108,7 +117,7 @@ async def test_two_limits_at_the_same_deadline_are_one_error() -> None:
 
 async def test_a_cancel_from_outside_stays_a_cancel() -> None:
     async def limited() -> None:
-        async with call(60).limit(60, "total"):
+        with call(60).limit(60, "total"):
             await for_ever()
 
     task = asyncio.create_task(limited())
@@ -120,7 +129,7 @@ async def test_a_cancel_from_outside_stays_a_cancel() -> None:
 
 async def test_the_outermost_limit_can_be_brought_forward() -> None:
     async def work(this: Call) -> None:
-        async with this.limit(None, "deadline"), this.limit(30, "connect"):
+        with this.limit(None, "deadline"), this.limit(30, "connect"):
             this.tighten(0.01, "total")
             await for_ever()
 
@@ -131,7 +140,7 @@ async def test_the_outermost_limit_can_be_brought_forward() -> None:
 
 async def test_a_limit_is_never_put_off() -> None:
     async def work(this: Call) -> None:
-        async with this.limit(None, "deadline"):
+        with this.limit(None, "deadline"):
             this.tighten(60, "total")
             this.tighten(None, "total")
             await for_ever()
@@ -142,7 +151,7 @@ async def test_a_limit_is_never_put_off() -> None:
 async def test_without_a_limit_there_is_nothing_to_bring_forward() -> None:
     this = call()
     this.tighten(0.0, "total")
-    async with this.limit(None, "total"):
+    with this.limit(None, "total"):
         pass
     this.tighten(0.0, "total")
     await asyncio.sleep(0)
@@ -157,10 +166,11 @@ async def test_a_stream_s_limit_strikes_while_its_consumer_is_at_work() -> None:
         yield 1
 
     async def consume() -> None:
-        async with this.limit(None, "deadline"), aclosing(stream()) as numbers:
-            async for _ in numbers:
-                assert not this.expired
-                await for_ever()
+        with this.limit(None, "deadline"):
+            async with aclosing(stream()) as numbers:
+                async for _ in numbers:
+                    assert not this.expired
+                    await for_ever()
 
     assert (await struck(consume())).which == "total"
 
@@ -170,7 +180,7 @@ async def test_within_a_limit_that_struck_a_call_is_expired() -> None:
     seen = []
 
     async def work() -> None:
-        async with this.limit(0.01, "total"):
+        with this.limit(0.01, "total"):
             try:
                 await for_ever()
             finally:

@@ -202,9 +202,10 @@ async def test_the_stream_s_limit_bounds_a_stream() -> None:
 
     async def all_of(call: Call) -> None:
         stream: Any = bench.chat.stream_chat(chat(), call)
-        async with call.limit(None, "deadline"), aclosing(stream) as batches:
-            async for _ in batches:
-                pass
+        with call.limit(None, "deadline"):
+            async with aclosing(stream) as batches:
+                async for _ in batches:
+                    pass
 
     with pytest.raises(errors.DeadlineExceeded) as caught:
         await all_of(a_call("StreamChat"))
