@@ -8,14 +8,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from typing import Any, Protocol, cast
 
 from services import estimate
 from services.body import Body
 from services.call import Call
-from services.errors import InvalidRequest, TetradError, Violation
+from services.errors import InvalidRequest, Reason, TetradError, Violation
 from services.routing.admission import Admission
 from services.routing.attempts import Attempts
 from services.routing.budget import RetryBudget
@@ -113,7 +113,7 @@ class Dispatch:
         with self.accounted(call, request):
             attempts = await self._begin(type, request, call)
             while True:
-                with await attempts.next() as attempt:
+                with attempts.at_once() or await attempts.next() as attempt:
                     adapter = attempt.route.adapter
                     stream = cast(
                         AsyncGenerator[list[Body], None], operation(adapter)(request, call)
@@ -138,29 +138,21 @@ class Dispatch:
                         yield held
                     return
 
-    @contextmanager
-    def accounted(self, call: Call, request: Body | None = None) -> Iterator[None]:
-        """Closes the call's record with its outcome: OK, the status's name, or CANCELLED."""
-        outcome = "OK"
-        try:
-            yield
-        except TetradError as error:
-            outcome = error.grpc_code
+    def accounted(self, call: Call, request: Body | None = None) -> Account:
+        """A context that closes the call's record with its outcome."""
+        return Account(self, call, request)
+
+    def outcome(self, call: Call, error: BaseException) -> str:
+        """How a call ended that `error` ended: the status's name, or CANCELLED."""
+        if isinstance(error, TetradError):
             call.error = error.reason
-            raise
-        except (asyncio.CancelledError, GeneratorExit):
+            return error.grpc_code
+        if isinstance(error, asyncio.CancelledError | GeneratorExit):
             if call.expired:
-                outcome = call.error = "DEADLINE_EXCEEDED"
-            else:
-                outcome = "UNAVAILABLE" if self._ending() else "CANCELLED"
-            raise
-        except BaseException:
-            outcome = "INTERNAL"
-            raise
-        finally:
-            if not call.usage.outcome and request is not None:
-                estimate.complete(call, request, outcome)
-            self.ended(call, outcome)
+                call.error = Reason.DEADLINE_EXCEEDED
+                return "DEADLINE_EXCEEDED"
+            return "UNAVAILABLE" if self._ending() else "CANCELLED"
+        return "INTERNAL"
 
     def ended(self, call: Call, outcome: str) -> None:
         """The call has ended; nothing happens if that was told before."""
@@ -200,11 +192,30 @@ class Dispatch:
         )
 
 
+class Account:
+    """See `Dispatch.accounted`; no generator, since each call pays for it."""
+
+    __slots__ = ("_call", "_dispatch", "_request")
+
+    def __init__(self, dispatch: Dispatch, call: Call, request: Body | None) -> None:
+        self._dispatch, self._call, self._request = dispatch, call, request
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        dispatch, call = self._dispatch, self._call
+        outcome = "OK" if error is None else dispatch.outcome(call, error)
+        if not call.usage.outcome and self._request is not None:
+            estimate.complete(call, self._request, outcome)
+        dispatch.ended(call, outcome)
+
+
 async def _attempted(
     attempts: Attempts, request: Body, call: Call, operation: Callable[[Any], Unary]
 ) -> Body:
     while True:
-        with await attempts.next() as attempt:
+        with attempts.at_once() or await attempts.next() as attempt:
             adapter = attempt.route.adapter
             with call.limit(adapter.endpoint.timeouts.total, "total"):
                 answer = await operation(adapter)(request, call)

@@ -138,6 +138,14 @@ class Admission:
         queue = self._queues.get(model)
         return queue.length if queue else 0
 
+    def at_once(
+        self, model: RoutedModel, key: bytes = b"", tried: Collection[Route] = ()
+    ) -> Lease | None:
+        """As `lease`, but None where there is a wait. Raises errors.UpstreamUnavailable."""
+        if self._queues and (queue := self._queues.get(model)) is not None and queue.length:
+            return None
+        return self._try(model, key, tried)
+
     async def lease(
         self, model: RoutedModel, call: Call, key: bytes = b"", tried: Collection[Route] = ()
     ) -> Lease:
@@ -146,11 +154,9 @@ class Admission:
         Raises errors.Overloaded (no room to wait, or the wait would be too long),
         errors.DeadlineExceeded ("queue", "deadline"), and errors.UpstreamUnavailable.
         """
-        queue = self._queues.get(model)
-        if queue is None or not queue.length:
-            place = self._try(model, key, tried)
-            if place is not None:
-                return place
+        place = self.at_once(model, key, tried)
+        if place is not None:
+            return place
         self._refuse_what_is_hopeless(model, call)
         return await self._wait(model, call, _Waiter(call.principal.name, _future(), key, tried))
 

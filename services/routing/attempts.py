@@ -60,7 +60,7 @@ class Attempts:
     """The attempts of one call at the routes of one model.
 
         while True:
-            with await attempts.next() as attempt:
+            with attempts.at_once() or await attempts.next() as attempt:
                 ... attempt.answered() ...
                 return
             # left by an error that another provider may not have; every other one came through
@@ -94,6 +94,14 @@ class Attempts:
         now = self._admission.clock()
         return any(r not in self._tried and r.is_healthy(now) for r in self.model.routes)
 
+    def at_once(self) -> Attempt | None:
+        """The place for the next attempt, if it need not be waited for; else ask `next`."""
+        try:
+            lease = self._admission.at_once(self.model, self._key, self._tried)
+        except TetradError:
+            return None
+        return None if lease is None else self._begun(lease)
+
     async def next(self) -> Attempt:
         """The place for the next attempt. Raises what came of the last one if there is none."""
         try:
@@ -103,10 +111,13 @@ class Attempts:
                 raise
             self._failure.gave_up = True
             raise self._failure from None
+        return self._begun(lease)
+
+    def _begun(self, lease: Lease) -> Attempt:
         self._tried.append(lease.route)
-        self.call.attempts += 1
-        self.call.endpoint = lease.route.name
-        self.call.out["x-tetrad-endpoint"] = lease.route.name
+        call, name = self.call, lease.route.name
+        call.attempts += 1
+        call.endpoint = call.out["x-tetrad-endpoint"] = name
         return Attempt(self, lease)
 
     def _may_go_on(self, error: TetradError, route: Route, *, delivered: bool) -> bool:

@@ -46,15 +46,13 @@ class RetryBudget:
 
     def earn(self) -> None:
         """A call has come (not a retry)."""
-        self._take(self.ratio)
+        # What time brings back is added when it is asked for.
+        self._in_hand = min(CEILING, self._in_hand + self.ratio)
 
     def spend(self) -> bool:
         """Takes one retry; false, and nothing taken, if there is none."""
         if self.in_hand < _WHOLE:
             return False
-        self._take(-1.0)
-        return True
-
-    def _take(self, amount: float) -> None:
-        self._in_hand = max(0.0, min(CEILING, self.in_hand + amount))
+        self._in_hand = max(0.0, self.in_hand - 1.0)
         self._at = self._clock()
+        return True

@@ -92,7 +92,9 @@ class Bound:
             ending.enter()
             answer: Body = await self._operation(self._body(request), call)
             wire = answer.wire()
-            await context.send_initial_metadata(outgoing(call))
+            # As initial metadata it would cost the call another turn of the completion queue, a
+            # fifth of all; a caller gets both together with the message.
+            context.set_trailing_metadata(outgoing(call))
             return wire
         raise AssertionError("Ending lets no error through")
 

@@ -70,7 +70,7 @@ class Exchange:
         self.endpoint = endpoint
         self._transport = transport
         self._secrets = (endpoint.key,) if endpoint.key else ()
-        self._paths: dict[tuple[str, ...], str] = {}
+        self._known: dict[tuple[str, ...], tuple[str]] = {}
         self._headers = {name.lower(): value for name, value in endpoint.headers.items()}
         if endpoint.key:
             self._headers["authorization"] = f"Bearer {endpoint.key}"
@@ -83,10 +83,11 @@ class Exchange:
         `paths` are tried in turn while the server has no such path; the one that worked is kept.
         """
         refusals: list[errors.TetradError] = []
-        for path in await self._candidates(paths, payload):
+        for path in self._known.get(paths) or await self._candidates(paths, payload):
             async with self._request(path, payload, call, accept) as response:
-                if await self._takes(response, paths, path, call, refusals):
+                if self._takes(response, paths, path, call):
                     return await Answer.of(response)
+                refusals.append(await self._refusal(response))
         raise refusals[0]
 
     @asynccontextmanager
@@ -95,35 +96,25 @@ class Exchange:
     ) -> AsyncIterator[Response]:
         """The response, if its status is a success, its body not yet read; else as `post`."""
         refusals: list[errors.TetradError] = []
-        for path in await self._candidates(paths, payload):
+        for path in self._known.get(paths) or await self._candidates(paths, payload):
             async with self._request(path, payload, call, accept) as response:
-                if await self._takes(response, paths, path, call, refusals):
+                if self._takes(response, paths, path, call):
                     yield response
                     return
+                refusals.append(await self._refusal(response))
         raise refusals[0]
 
-    async def _takes(
-        self,
-        response: Response,
-        paths: tuple[str, ...],
-        path: str,
-        call: Call,
-        refusals: list[errors.TetradError],
-    ) -> bool:
-        """Whether the status is a success; else its error is one more of `refusals`, and raised
-        unless it says that the server has no such path."""
-        if response.status // 100 == 2:  # some proxies answer a POST with 201
-            self._paths[paths] = path
+    def _takes(self, response: Response, paths: tuple[str, ...], path: str, call: Call) -> bool:
+        """Whether the status is a success."""
+        if response.status // 100 != 2:  # some proxies answer a POST with 201
+            return False
+        if paths not in self._known:
+            self._known[paths] = (path,)
+        if self.endpoint.pass_out:
             self._pass_out(response, call)
-            return True
-        refusals.append(await self._refusal(response))
-        if response.status not in _NO_SUCH_PATH:
-            raise refusals[-1]
-        return False
+        return True
 
     def _pass_out(self, response: Response, call: Call) -> None:
-        if not self.endpoint.pass_out:
-            return
         for name in self.endpoint.pass_out & response.headers.keys():
             value = response.headers[name]
             if value.isascii() and value.isprintable():  # all that gRPC's metadata takes
@@ -220,9 +211,6 @@ class Exchange:
 
     async def _candidates(self, paths: tuple[str, ...], payload: Payload) -> tuple[str, ...]:
         """The paths to try. A payload that can be read only once has one chance."""
-        known = self._paths.get(paths)
-        if known is not None:
-            return (known,)
         if payload.again or len(paths) == 1:
             return paths
         for path in paths:
@@ -253,13 +241,18 @@ class Exchange:
         )
 
     async def _refusal(self, response: Response) -> errors.TetradError:
-        return errors.from_upstream(
+        """The error of a status that is no success: raised unless it says that there is no such
+        path."""
+        refusal = errors.from_upstream(
             response.status,
             response.headers,
             await response.excerpt(),
             endpoint=self.endpoint.name,
             secrets=self._secrets,
         )
+        if response.status not in _NO_SUCH_PATH:
+            raise refusal
+        return refusal
 
 
 async def _next(chunks: AsyncIterator[bytes], until: float | None) -> bytes | None:

@@ -36,7 +36,7 @@ async def _over_grpc(gate: Gateway) -> dict[str, str]:
         message("ChatRequest", REQUEST), metadata=tuple(GIVEN.items())
     )
     await call
-    return dict(await call.initial_metadata())
+    return dict(await call.trailing_metadata())
 
 
 @pytest.mark.parametrize("face", [_over_rest, _over_grpc])

@@ -60,7 +60,7 @@ class Fleet:
         call = stub(_request("ChatRequest"))
         try:
             await call
-            told: Any = dict(await call.initial_metadata())
+            told: Any = dict(await call.trailing_metadata())
             return str(told["x-tetrad-endpoint"])
         finally:
             call.cancel()

@@ -214,7 +214,8 @@ async def over_grpc(gate: Gateway, case: Case, headers: Mapping[str, str] | None
                 outcome.answers.append(codec.to_json(rpc.response, event, usage_asked=asked))
         else:
             _take(outcome, rpc.response, await call)
-        outcome.told = _told(dict(await call.initial_metadata()))
+        told = call.initial_metadata() if operation.streamed else call.trailing_metadata()
+        outcome.told = _told(dict(await told))
     except grpc.aio.AioRpcError as error:
         outcome.failure = grpc_failure(error)
         trailers = {k: v for k, v in error.trailing_metadata() or () if isinstance(v, str)}

@@ -259,8 +259,8 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "answers-do-not-name-their-model",
         "metadata",
         "services/routing/attempts.py",
-        find='        self.call.out["x-tetrad-endpoint"] = lease.route.name\n',
-        replace="",
+        find='        call.endpoint = call.out["x-tetrad-endpoint"] = name\n',
+        replace="        call.endpoint = name\n",
         tests=(
             "tests/unit/test_dispatch.py"
             "::test_a_call_goes_to_the_model_s_route_and_tells_where_it_went",

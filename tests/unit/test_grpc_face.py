@@ -91,12 +91,12 @@ async def test_a_call_is_answered_with_its_metadata(tmp_path: Path) -> None:
         call = chat_of(served).Chat(REQUEST, metadata=[("x-request-id", "req-7")])
         answer = await call
         assert answer.choices[0].message.content.text == "hi"
-        assert dict(await call.initial_metadata()) == {
+        assert dict(await call.trailing_metadata()) == {
             "x-request-id": "req-7",
             "x-tetrad-model": "m",
             "x-tetrad-endpoint": "fake one",
         }
-        assert dict(await call.trailing_metadata()) == {}
+        assert dict(await call.initial_metadata()) == {}
     (ended,) = served.ended
     assert (ended.method, ended.face, ended.usage.outcome) == ("Chat", "grpc", "OK")
     assert adapter.asked[0].value() == {"messages": [{"role": "user", "content": "hi"}]}
@@ -217,7 +217,7 @@ async def test_what_is_told_of_a_call_is_made_fit_for_metadata(tmp_path: Path) -
     async with serving(adapter, tmp_path, model) as served:
         call = chat_of(served).Chat(REQUEST)
         await call
-        told = dict(await call.initial_metadata())
+        told = dict(await call.trailing_metadata())
     assert told.pop("x-request-id")
     assert told == {
         "x-tetrad-model": "mod%C3%A8le",
