@@ -28,17 +28,20 @@ class Body:
     """A request or an answer. `message` is its short name, such as "ChatRequest".
 
     upload: the file of a multipart request, which stands in no JSON. document: the answer in a
-    format that is not JSON; `json` is then empty. Conversions of what is not what it should be
+    format that is not JSON; `json` is then empty. text: all that a chunk adds to its answer, where
+    that is known without parsing it. Conversions of what is not what it should be
     raise errors.InvalidRequest for a request and errors.UpstreamProtocol for an answer.
     """
 
     __slots__ = (
         "_cut",
         "_json",
+        "_template",
         "_value",
         "_wire",
         "document",
         "message",
+        "text",
         "upload",
         "usage_asked",
     )
@@ -52,6 +55,8 @@ class Body:
         self._value: Any = None
         self._wire: bytes | None = None
         self._cut: codec.VectorText | None = None
+        self._template: codec.ChunkTemplate | None = None
+        self.text: str | None = None
 
     @classmethod
     def from_json(
@@ -85,6 +90,13 @@ class Body:
         """From a text whose vectors were cut out, and that text if they are still as they came."""
         body = cls(message)
         body._cut, body._value, body._json = text, text.value, json
+        return body
+
+    @classmethod
+    def from_chunk(cls, data: bytes, template: codec.ChunkTemplate, text: str) -> Body:
+        """From a chunk of a chat that a template knows."""
+        body = cls(codec.CHUNK)
+        body._json, body._template, body.text = data, template, text
         return body
 
     @classmethod
@@ -139,6 +151,8 @@ class Body:
             target.media_type, target.text = self.document.media_type, self.document.text
             return message.SerializeToString()
         try:
+            if self._template is not None and self.text is not None:
+                return self._template.wire(self.text)
             if self._cut is not None:
                 return codec.encode_cut(self.message, self._cut)
             if self._json is not None:

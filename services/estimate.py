@@ -23,7 +23,7 @@ _TEXTS: Final = ("content", "reasoning", "reasoning_content", "refusal")
 
 def says_nothing(body: Body) -> bool:
     """Whether a piece of a stream holds nothing of the answer yet: a chat's role, empty text."""
-    if body.message != _STREAMED:
+    if body.message != _STREAMED or body.text:
         return False
     value = body.value()
     if not isinstance(value, dict) or value.get("usage") is not None:
@@ -41,7 +41,9 @@ def delivered(call: Call, *bodies: Body) -> None:
     if call.usage.source == "upstream":
         return
     for body in bodies:
-        if body.document is None and body.message in (_STREAMED, "ChatResponse"):
+        if body.text is not None:
+            call.usage.characters += len(body.text)
+        elif body.document is None and body.message in (_STREAMED, "ChatResponse"):
             value = body.value()
             for choice in _dicts(value.get("choices") if isinstance(value, dict) else None):
                 said = choice.get("delta") or choice.get("message")

@@ -6,12 +6,13 @@ their short names ("ChatRequest"). Knows nothing of HTTP, gRPC or models.
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 import orjson
 from google.protobuf.message import DecodeError
 
 from services.codec import compiled, explain, leaves, plain_leaves
+from services.codec.chunks import ChunkTemplate
 from services.codec.explain import Violation
 from services.codec.jsontext import (
     JsonError,
@@ -38,7 +39,9 @@ from services.codec.plan import (
 from services.codec.vectortext import FLOAT32, Row, Vector, VectorText, cut, cut_rows
 
 __all__ = [
+    "CHUNK",
     "FLOAT32",
+    "ChunkTemplate",
     "CodecError",
     "DecodeError",
     "FieldPlan",
@@ -55,6 +58,7 @@ __all__ = [
     "Violation",
     "base64_bytes",
     "check",
+    "chunk_template",
     "cut",
     "cut_rows",
     "decode",
@@ -72,6 +76,8 @@ __all__ = [
     "to_json",
 ]
 
+
+CHUNK: Final = "StreamChatResponse"
 
 _WITH_VECTORS = frozenset({"EmbedResponse"})
 """Messages whose `data` may hold an `embedding` each; `vectortext` knows no others."""
@@ -107,6 +113,11 @@ def encode(message: str, json: bytes, *, replace_surrogates: bool = False) -> by
         value = loads_exact(json, replace_surrogates=replace_surrogates)
         wire = compiled.TO_EXACT[message](value)
     return wire if wire is not None else _refuse(message, value)
+
+
+def chunk_template(data: bytes, value: dict[str, Any]) -> ChunkTemplate | None:
+    """See `chunks`; `value` is what `data` parses to."""
+    return ChunkTemplate.of(data, value, lambda json: encode(CHUNK, json, replace_surrogates=True))
 
 
 def encode_cut(message: str, text: VectorText) -> bytes:

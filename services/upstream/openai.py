@@ -11,6 +11,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
+from services import codec
 from services.body import Body
 from services.call import Call
 from services.upstream.any_to_rerank import to_rerank, usage_of
@@ -88,7 +89,12 @@ class OpenAIAdapter:
             aclosing(self._exchange.events(response, stream)) as batches,
         ):
             async for batch in batches:
-                yield [Body.from_json("StreamChatResponse", c.data, c.value) for c in batch]
+                yield [
+                    Body.from_json(codec.CHUNK, c.data, c.value)
+                    if c.template is None
+                    else Body.from_chunk(c.data, c.template, c.text)
+                    for c in batch
+                ]
 
     async def embed(self, request: Body, call: Call) -> Body:
         """EmbedRequest to EmbedResponse, with the vectors in the form that was asked for."""

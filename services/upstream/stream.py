@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from services import codec, errors
 from services.sse import SseEvent
@@ -18,6 +18,10 @@ from services.upstream.any_to_transcript import Converter, converter_for
 from services.upstream.states import TRANSITIONS, Signal, State
 
 DONE = b"[DONE]"
+
+_ERROR: Final = "error"
+_MOST_LEARNT: Final = 8
+"""Templates of one stream; one whose chunks differ in more than their text is not for them."""
 
 _ENVELOPE = ("id", "object", "created", "model", "system_fingerprint", "choices")
 
@@ -30,10 +34,13 @@ Count = Callable[[Any], None]
 
 @dataclass(slots=True)
 class Chunk:
-    """One event to deliver: its JSON text and what that parses to."""
+    """One event to deliver: its JSON text, and what that parses to or, of a chat's chunk that a
+    template knows, its text."""
 
     data: bytes
     value: Any
+    template: codec.ChunkTemplate | None = None
+    text: str = ""
 
 
 class Stream(ABC):
@@ -49,6 +56,7 @@ class Stream(ABC):
         self._fault = fault
         self._count = count
         self._failure: errors.TetradError | None = None
+        self._template: codec.ChunkTemplate | None = None
 
     @property
     def settled(self) -> bool:
@@ -62,6 +70,12 @@ class Stream(ABC):
         for event in events:
             if self.over:
                 break
+            template = self._template
+            if template is not None and self.state is State.RUNNING and event.event != _ERROR:
+                text = template.text(event.data)
+                if text is not None:
+                    batch.append(Chunk(event.data, None, template, text))
+                    continue
             if event.data.lstrip().startswith(DONE):
                 self._move(Signal.MARK)
                 continue
@@ -101,7 +115,7 @@ class Stream(ABC):
 
     def _parsed(self, event: SseEvent) -> Any:
         """The event's JSON; a failure if that is an error or no object."""
-        is_error = event.event == "error"
+        is_error = event.event == _ERROR
         try:
             value = read_json(event.data)
         except codec.JsonError:
@@ -137,6 +151,7 @@ class ChatStream(Stream):
         self._expected = choices
         self._finished: dict[int, bool] = {}
         self._named = False
+        self._learnt = 0
 
     @property
     def settled(self) -> bool:
@@ -172,6 +187,11 @@ class ChatStream(Stream):
         if done or self.state is not State.RUNNING:  # most chunks leave it as it is
             self._move(Signal.FINISH if done else Signal.PART)
         batch.append(Chunk(data, value))
+        if self.state is State.RUNNING and self._learnt < _MOST_LEARNT:
+            template = codec.chunk_template(data, value)
+            if template is not None:
+                self._template = template
+                self._learnt += 1
 
 
 class TranscriptStream(Stream):

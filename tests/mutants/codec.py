@@ -12,6 +12,7 @@ _UNIONS = "tests/contract/test_codec_unions.py::"
 _VECTORS = "tests/contract/test_codec_vectors.py::"
 _RECORDED = "tests/contract/test_codec_recordings.py::"
 _SPLICE = "tests/unit/test_splice.py::"
+_CHUNKS = "tests/contract/test_codec_chunks.py::"
 _SHAPES = "tests/unit/test_upstream_shapes.py::"
 
 MUTANTS: Final[tuple[Mutant, ...]] = (
@@ -321,5 +322,35 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         replace="    if not isinstance(index, int):\n        index = item['index'] = 0\n",
         tests=(_SHAPES + "test_what_is_no_reranking_of_these_documents_is_refused",),
         why="a score is given to the wrong document",
+    ),
+    Mutant(
+        "the-hole-of-a-chunk-is-not-proved",
+        "G1",
+        "services/codec/chunks.py",
+        find="                return made if made._is_that_of(value, name) else None\n",
+        replace="                return made\n",
+        tests=(_CHUNKS + "test_the_hole_is_where_the_text_is_and_not_where_it_looks_so",),
+        why="another member's text is taken for the answer's",
+    ),
+    Mutant(
+        "a-chunk-s-end-is-not-compared",
+        "G2",
+        "services/codec/chunks.py",
+        find=" and data.endswith(self._after):",
+        replace=":",
+        tests=(_CHUNKS + "test_what_differs_in_more_than_its_text_is_not_known",),
+        why="a finish is lost in the text",
+    ),
+    Mutant(
+        "what-follows-a-finish-goes-the-short-way",
+        "G1",
+        "services/upstream/stream.py",
+        find="self.state is State.RUNNING and event.event != _ERROR",
+        replace="event.event != _ERROR",
+        tests=(
+            "tests/unit/test_upstream_stream.py"
+            "::test_chunks_that_add_text_alone_are_not_parsed_and_the_finish_is_still_seen",
+        ),
+        why="states and the short way disagree",
     ),
 )

@@ -10,7 +10,7 @@ import pytest
 from services import codec, errors
 from services.sse import SseEvent, SseReader
 from services.upstream.states import TRANSITIONS, Signal, State
-from services.upstream.stream import ChatStream, Stream, TranscriptStream
+from services.upstream.stream import ChatStream, Chunk, Stream, TranscriptStream
 from tests.lib import recordings
 from tests.lib.recordings import Recording
 
@@ -44,7 +44,7 @@ def speech_stream(usage: Usage | None = None) -> TranscriptStream:
 def fed(stream: Stream, *items: Any) -> list[Any]:
     """What a stream delivers of items, each an event of its own, in one read."""
     events = [SseEvent(i if isinstance(i, bytes) else json.dumps(i).encode()) for i in items]
-    return [chunk.value for chunk in stream.feed(events)]
+    return [value_of(chunk) for chunk in stream.feed(events)]
 
 
 def run(stream: Stream, data: bytes, size: int | None = None) -> list[Any]:
@@ -59,8 +59,14 @@ def run(stream: Stream, data: bytes, size: int | None = None) -> list[Any]:
     stream.check()
     delivered += stream.end()
     for chunk in delivered:
-        assert codec.loads(chunk.data) == chunk.value
-    return [chunk.value for chunk in delivered]
+        if chunk.template is None:
+            assert codec.loads(chunk.data) == chunk.value
+    return [value_of(chunk) for chunk in delivered]
+
+
+def value_of(chunk: Chunk) -> Any:
+    """What a chunk parses to, be it known by its bytes alone."""
+    return chunk.value if chunk.template is None else codec.loads(chunk.data)
 
 
 def chunk(index: int = 0, finish: str | None = None, **members: Any) -> dict[str, Any]:
@@ -370,3 +376,37 @@ def test_an_error_in_a_transcription_is_that_error() -> None:
     fed(stream, {"error": {"message": "no sound", "code": 400}})
     with pytest.raises(errors.UpstreamInvalidRequest, match="no sound"):
         stream.check()
+
+
+def text_chunk(text: str, **members: Any) -> SseEvent:
+    choice = {"index": 0, "delta": {"content": text}, "finish_reason": None}
+    return SseEvent(codec.dumps({"model": "m", "choices": [choice], **members}))
+
+
+def test_chunks_that_add_text_alone_are_not_parsed_and_the_finish_is_still_seen() -> None:
+    """G1: whatever the short way takes for text, the stream ends as by the long one."""
+    stream = chat_stream()
+    texts = ["The", " answer", " is", " 42", "."]
+    batch = stream.feed([*map(text_chunk, texts), SseEvent(codec.dumps(FINISH))])
+    assert [one.text for one in batch if one.template is not None] == texts[1:]
+    assert stream.state is State.FINISHED
+    (more,) = stream.feed([text_chunk("late")])
+    assert more.template is None  # what comes behind a finish goes the long way
+
+
+def test_an_error_that_looks_like_a_piece_of_text_is_an_error() -> None:
+    """G2."""
+    stream = chat_stream()
+    stream.feed([text_chunk("a"), text_chunk("b")])
+    stream.feed([SseEvent(text_chunk("c").data, "error")])
+    with pytest.raises(errors.TetradError):
+        stream.check()
+
+
+def test_a_stream_whose_chunks_all_differ_learns_only_so_often() -> None:
+    stream = chat_stream()
+    learnt = set()
+    for number in range(30):
+        stream.feed([text_chunk("a", n=number)])
+        learnt.add(stream._template)
+    assert len(learnt) == 8
