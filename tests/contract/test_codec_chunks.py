@@ -136,6 +136,7 @@ def test_the_hole_is_where_the_text_is_and_not_where_it_looks_so() -> None:
     [
         chunk("b", id="chatcmpl-2"),
         chunk("b").replace(b'"finish_reason":null', b'"finish_reason":"stop"'),
+        chunk("b").replace(b'"finish_reason":null', b'"finish_reason":true'),
         chunk("b") + b" ",
         chunk(""),
         chunk("b").replace(b'"content":"b"', b'"content":"b","x":"c"'),
