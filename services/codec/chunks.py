@@ -7,11 +7,11 @@ Pure. What it does not know for certain is no such chunk, and goes the long way.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Final
 
 from services.codec.jsontext import JsonError, loads
-from services.codec.leaves import varint
+from services.codec.leaves import VARINTS, varint
 
 _PLAIN: Final = re.compile(rb'[^"\\\x00-\x1f]+')
 """Bytes that stand for themselves in a JSON string."""
@@ -19,6 +19,7 @@ _PLAIN: Final = re.compile(rb'[^"\\\x00-\x1f]+')
 _PROBE: Final = "@the text@"
 _TEXTS: Final = ("content", "reasoning", "reasoning_content")
 _LENGTH_DELIMITED: Final = 2
+_LONG: Final = len(VARINTS)
 _FIXED: Final = {1: 8, 5: 4}
 
 Encode = Callable[[bytes], bytes]
@@ -67,19 +68,24 @@ class ChunkTemplate:
         """The chunk with that text, in protobuf."""
         levels = self._levels
         if levels is None:
-            whole = self._encode(self._before + _PROBE.encode() + self._after)
-            levels = self._levels = list(_levels(whole, whole.find(_PROBE.encode())))[::-1]
+            levels = self._levels = _levels(self._encode(self._with(_PROBE)))
+        if not levels:
+            return self._encode(self._with(text))
         inner = text.encode()
         for before, after in levels:
-            inner = before + varint(len(inner)) + inner + after
+            size = len(inner)
+            inner = before + (VARINTS[size] if size < _LONG else varint(size)) + inner + after
         return inner
+
+    def _with(self, text: str) -> bytes:
+        return self._before + text.encode() + self._after
 
     def _is_that_of(self, value: dict[str, Any], name: str) -> bool:
         """Whether the hole is where the text stands, and nowhere else."""
         if _PROBE.encode() in self._before + self._after:
             return False
         try:
-            probe = loads(self._before + _PROBE.encode() + self._after)
+            probe = loads(self._with(_PROBE))
         except JsonError:
             return False
         (choice,) = value["choices"]
@@ -103,15 +109,20 @@ def _text_alone(value: dict[str, Any]) -> tuple[str, str]:
     return said[0]
 
 
-def _levels(wire: bytes, at: int) -> Iterator[tuple[bytes, bytes]]:
-    """Of each field around the text at `at`, from outside: what stands before its length in what is
-    around it, and what stands behind it there."""
+def _levels(wire: bytes) -> list[tuple[bytes, bytes]]:
+    """Of each field around the probe's text, from inside: what stands before its length in what is
+    around it, and what stands behind it there. Empty if the text does not stand there once."""
+    probe = _PROBE.encode()
+    if wire.count(probe) != 1:
+        return []
+    at = wire.index(probe)
+    found = []
     start, end = 0, len(wire)
-    length = len(_PROBE.encode())
-    while (start, end) != (at, at + length):
-        tag, payload, stop = _field_around(wire, start, at)
-        yield wire[start:tag], wire[stop:end]
+    while (start, end) != (at, at + len(probe)):
+        told, payload, stop = _field_around(wire, start, at)
+        found.append((wire[start:told], wire[stop:end]))
         start, end = payload, stop
+    return found[::-1]
 
 
 def _field_around(wire: bytes, position: int, at: int) -> tuple[int, int, int]:
