@@ -30,14 +30,14 @@ from bench.operations import (
 from bench.pinned import REST, on
 from bench.table import Table, number
 
-Which = Literal["relay", "codec", "reference"]
+Which = Literal["relay", "codec", "full", "reference"]
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
     """`calls` of an operation a round over one face. budget: us that a part may cost.
 
-    most: how many times its reference it may cost. refused: the queue is full.
+    most: how many times its reference it may cost. refused: there is no place and no room to wait.
     """
 
     name: str
@@ -53,10 +53,13 @@ class Case:
         return self.name
 
 
+FULL: Final = "REST chat, refused: gateway full"
+
 CASES: Final = (
     Case("REST chat, relayed", UNARY, "rest", "relay", 2500, 60),
     Case("REST chat, through the codec", UNARY, "rest", "codec", 2000, 90),
-    Case("REST chat, refused: queue full", BUSY, "rest", "relay", 2500, refused=True),
+    Case("REST chat, refused: model full", BUSY, "rest", "relay", 2500, refused=True),
+    Case(FULL, BUSY, "rest", "full", 2500, refused=True),
     Case("REST chunk, relayed", STREAM, "rest", "relay", 192, 8),
     Case("REST chunk, through the codec", STREAM, "rest", "codec", 128, 12),
     Case("REST embed 1 x 1024", EMBED_1, "rest", "relay", 1500),
@@ -117,6 +120,8 @@ def measure(cases: Sequence[Case], rounds: int) -> Mapping[str, Measured]:
         }
         if any(case.which == "codec" for case in cases):
             servers["codec"] = stack.enter_context(rig.gateway(upstream, relay=False))
+        if any(case.which == "full" for case in cases):
+            servers["full"] = stack.enter_context(rig.gateway(upstream, places=1))
         stack.enter_context(on(REST))
         return uvloop.run(_rounds(list(wanted.values()), servers, rounds))
 
@@ -145,7 +150,9 @@ def run(rounds: int) -> Iterator[Table]:
                 "" if case.most is None else f"{case.most:g}",
             ]
         )
-    refused, served = found["REST chat, refused: queue full"], found["REST chat, relayed"]
-    share = served.times(refused)
-    table.notes = [*table.notes, f"A refused call costs {share:.2f} of one that is served."]
+    share = found["REST chat, relayed"].times(found[FULL])
+    table.notes = [
+        *table.notes,
+        f"A call that a full gateway refuses costs {share:.2f} of one that is served.",
+    ]
     yield table

@@ -39,8 +39,9 @@ class Server:
     grpc: int
 
 
-def config(upstream: str, *, relay: bool) -> dict[str, Any]:
-    """A configuration with everything on that costs something on each call."""
+def config(upstream: str, *, relay: bool, places: int | None = None) -> dict[str, Any]:
+    """A configuration with everything on that costs something on each call. `places`: so many
+    calls at once for the model "busy", which is then the only one, and no queue."""
     models: list[dict[str, Any]] = [
         {
             "name": name,
@@ -48,6 +49,7 @@ def config(upstream: str, *, relay: bool) -> dict[str, Any]:
             "providers": [{"type": "vllm", "url": upstream, "model_name": name}],
         }
         for name, type in _TYPES.items()
+        if places is None or name == "busy"
     ]
     for model in models:
         if model["name"] == "busy":
@@ -60,7 +62,10 @@ def config(upstream: str, *, relay: bool) -> dict[str, Any]:
         "required_types": [],
         "models": models,
         "auth": {"keys": [{"name": "bench", "sha256": digest, "limits": limits}]},
-        "limits": {"max_in_flight": 10_000, "max_queue": 10_000},
+        "limits": {
+            "max_in_flight": places or 10_000,
+            "max_queue": 10_000 if places is None else 0,
+        },
         "relay": relay,
     }
 
@@ -73,12 +78,12 @@ def upstream() -> Iterator[str]:
 
 
 @contextmanager
-def gateway(at: str, *, relay: bool = True) -> Iterator[Server]:
+def gateway(at: str, *, relay: bool = True, places: int | None = None) -> Iterator[Server]:
     """A gateway in front of the stub."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory()))
         file = folder / "tetrad.yaml"
-        file.write_text(json.dumps(config(at, relay=relay)), encoding="utf-8")
+        file.write_text(json.dumps(config(at, relay=relay, places=places)), encoding="utf-8")
         process = stack.enter_context(started(SERVER, "services", "serve", "--config", str(file)))
         found = _LISTENS.search(process.line)
         assert found is not None, process.line

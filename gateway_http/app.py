@@ -18,6 +18,7 @@ from gateway_http.request import passing, request_id
 from gateway_http.routes import Router, allowed
 from gateway_http.settings import Page, PageAnswer, RestSettings
 from services import errors
+from services.codec.plan import Body as Carries
 
 _PAGE_ALLOW = allowed(["GET"])
 
@@ -77,6 +78,11 @@ class RestApp:
         if operation is None:
             await self._other_verb(verb, found[0].allow, exchange)
             return
+        if operation.rest.body is not Carries.NONE:
+            full = self._settings.overload()
+            if full is not None:
+                await exchange.fail(full, {}, [])
+                return
         call = RestCall(operation, exchange, self._settings)
         try:
             await call.run(found[1], self._passes)

@@ -11,9 +11,13 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, TypeAlias
 
+import orjson
+
 from services.error_base import TetradError
 
 Headers = list[tuple[bytes, bytes]]
+
+_LONGEST = 128
 
 ErrorBody: TypeAlias = Callable[[dict[str, Any]], dict[str, Any]]
 """An error object to the body around it."""
@@ -63,10 +67,15 @@ def sse_event(error: TetradError, request_id: str, body: ErrorBody = standard) -
 
 def _print(value: Any) -> bytes:
     """Compact JSON in UTF-8 on one line; a lone surrogate, which UTF-8 cannot hold, becomes "?"."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return text.encode("utf-8", "replace")
+    try:
+        return orjson.dumps(value)
+    except TypeError:  # integers and texts that it does not know
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        return text.encode("utf-8", "replace")
 
 
 def _header_value(text: str) -> bytes:
-    """At most 128 characters of printable ASCII, which no header can be split with."""
-    return "".join(c for c in text[:128] if " " <= c <= "~").strip().encode("ascii")
+    """At most so many characters of printable ASCII, which no header can be split with."""
+    if len(text) > _LONGEST or not (text.isascii() and text.isprintable()):
+        text = "".join(c for c in text[:_LONGEST] if " " <= c <= "~")
+    return text.strip().encode("ascii")

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from services.auth import Keyring
 from services.call import Call
+from services.errors import TetradError
 
 
 class PageAnswer(NamedTuple):
@@ -53,7 +54,9 @@ class RestSettings:
     pass_in: names of headers that go on to the upstream beyond the known ones, lower case.
     pass_out: names of headers that the services may add to answers, for web pages to read.
     pages: further GET paths. ended: told of each call that failed and how; a call whose service
-    told so itself may be told of again. opengatellm: whether callers see OpenGateLLM's habits.
+    told so itself may be told of again. overload: asked before a call's body is read, the error to
+    refuse it with; there is no call then to tell of. opengatellm: whether callers see
+    OpenGateLLM's habits.
     """
 
     keyring: Keyring
@@ -72,4 +75,5 @@ class RestSettings:
     pages: Mapping[str, Page] = field(default_factory=dict)
     version: str = "0"
     ended: Callable[[Call, str], None] = lambda call, outcome: None
+    overload: Callable[[], TetradError | None] = lambda: None
     opengatellm: bool = False

@@ -20,11 +20,18 @@ from gateway_http.settings import Page, PageAnswer
 from services import assembly, worker_pages
 from services.assembly import Watched
 from services.auth import Keyring, Principal
+from services.call import Face
 from services.chat import ChatService
 from services.config import Config, Fault
 from services.dispatch import Dispatch
 from services.embed import EmbedService
-from services.errors import DeadlineExceeded, TetradError, UpstreamUnavailable
+from services.errors import (
+    DeadlineExceeded,
+    Overloaded,
+    Reason,
+    TetradError,
+    UpstreamUnavailable,
+)
 from services.inflight import InFlight
 from services.ledger import Ledger, LedgerFault
 from services.limits import Limiter
@@ -136,6 +143,7 @@ class Runtime:
             config.metadata.pass_in,
             ended=self.dispatch.ended,
             certified=config.grpc.tls is not None and config.grpc.tls.client_ca is not None,
+            overload=lambda: self._overload("grpc"),
         )
         self._found: list[tuple[RoutedModel, Watched]] = []
         self._watched: list[Watched] = []
@@ -230,6 +238,7 @@ class Runtime:
             keyring=self.grpc.keyring,
             state=self._live,
             ended=self.dispatch.ended,
+            overload=lambda: self._overload("rest"),
             max_request_bytes=config.limits.max_request_bytes,
             max_upload_bytes=config.limits.max_upload_bytes,
             cors=config.http.cors,
@@ -240,6 +249,19 @@ class Runtime:
             pass_out=frozenset(config.metadata.pass_out),
             opengatellm=config.compat.opengatellm,
             pages={**self._pages, **self._playground()},
+        )
+
+    def _overload(self, face: Face) -> TetradError | None:
+        """The error of a call that no model has room for; it is counted, and not logged: a line a
+        call would cost more than the refusal."""
+        admission = self.admission
+        if not admission.is_full(self.router.table.models):
+            return None
+        self.metrics.refused(Reason.OVERLOADED, face)
+        return Overloaded(
+            f"{admission.waiting} calls wait already, as many as limits.max_queue allows",
+            metadata={"waiting": str(admission.waiting), "in_flight": str(admission.in_flight)},
+            retry_after=1.0,
         )
 
     def _services(self) -> Mapping[str, object]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from random import Random
 from typing import Final
@@ -137,6 +137,17 @@ class Admission:
         """How many calls wait for a model."""
         queue = self._queues.get(model)
         return queue.length if queue else 0
+
+    def is_full(self, models: Iterable[RoutedModel]) -> bool:
+        """Whether a call of any of these models would find neither a place nor room to wait, so
+        that it can be refused before it is read."""
+        if self._max_queue is None or self.waiting < self._max_queue:
+            return False
+        return not any(self._takes(model) for model in models)
+
+    def _takes(self, model: RoutedModel) -> bool:
+        free = self._has_room(model) and any(route.is_free for route in model.routes)
+        return free and not self.waiting_for(model)
 
     def at_once(
         self, model: RoutedModel, key: bytes = b"", tried: Collection[Route] = ()

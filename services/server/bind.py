@@ -21,6 +21,7 @@ from services.auth import Keyring, identity_of
 from services.body import Body
 from services.call import Call
 from services.codec import MethodPlan
+from services.codec.plan import Body as Carries
 from services.inflight import InFlight
 from services.server import status
 
@@ -37,6 +38,7 @@ class Settings:
 
     max_request_bytes bounds one message. ended: told of each call that failed and how; a call
     whose service told so itself may be told of again. certified: callers show certificates.
+    overload: asked before a call is looked at, the error to refuse it with.
     """
 
     keyring: Keyring
@@ -45,6 +47,7 @@ class Settings:
     pass_in: Collection[str] = ()
     ended: Callable[[Call, str], None] = lambda call, outcome: None
     certified: bool = False
+    overload: Callable[[], errors.TetradError | None] = lambda: None
 
 
 def handlers(services: Mapping[str, object], settings: Settings) -> list[grpc.GenericRpcHandler]:
@@ -84,6 +87,7 @@ class Bound:
         self.plan = plan
         self._operation = operation
         self._settings = settings
+        self._works = plan.rest is None or plan.rest.body is not Carries.NONE
 
     async def unary(self, request: bytes, context: Context) -> bytes:
         """bytes to bytes."""
@@ -116,6 +120,8 @@ class Bound:
         pairs = context.invocation_metadata() or ()
         given: dict[str, Any] = dict(pairs)
         ending.id = metadata.request_id(given.get(metadata.REQUEST_ID))
+        if self._works and (full := self._settings.overload()) is not None:
+            raise full
         remaining = context.time_remaining()
         deadline = None
         if remaining is not None:

@@ -20,6 +20,7 @@ from services.upstream.transport import Transport
 from tests.fakes.replies import Delayed, Json
 from tests.fakes.upstream import FakeUpstream, Raw, Stall
 from tests.lib.gateway import Gateway, gateway
+from tests.lib.metric_lines import total
 
 CLIENTS: list[Transport] = []
 CHAT = "text-generation"
@@ -121,3 +122,32 @@ async def _timed(over: Any, gate: Gateway) -> float:
     began = time.perf_counter()
     assert await over(gate, "other") == "OK"
     return time.perf_counter() - began
+
+
+async def test_a_full_gateway_refuses_before_it_has_read_the_call() -> None:
+    """G15: also one whose body never comes; what needs no place is still answered, and the
+    refusals are counted."""
+    async with FakeUpstream() as hung:
+        hung.on("GET", "/*", Raw(b"{}", "application/json"))
+        hung.on("POST", "/*", Stall("headers"))
+        async with gateway(config(hung, limits={"max_in_flight": 2, "max_queue": 0})) as gate:
+            held = [asyncio.create_task(over_rest(gate)) for _ in range(2)]
+            admission = gate.running.runtime.admission
+            await hung.until(lambda: admission.in_flight == 2)
+            host, port = gate.url.removeprefix("http://").split(":")
+            reader, writer = await asyncio.open_connection(host, int(port))
+            head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n"
+            writer.write(head + b"content-type: application/json\r\ncontent-length: 99\r\n\r\n")
+            async with asyncio.timeout(10):
+                answer = await reader.readuntil(b"\r\n\r\n")
+            assert answer.startswith(b"HTTP/1.1 503 ")
+            assert b"retry-after: 1\r\n" in answer
+            writer.close()
+            assert await over_grpc(gate) == "overloaded"
+            await gate.call("ModelService", "ListModels", {})
+            page = gate.running.runtime.metrics.page()[1]
+            assert total(page, "tetrad_refused_calls_total", face="rest") == 1
+            assert total(page, "tetrad_refused_calls_total", face="grpc") == 1
+            for task in held:
+                task.cancel()
+            await asyncio.gather(*held, return_exceptions=True)

@@ -7,6 +7,7 @@ from typing import Final
 from tests.mutants.mutant import Mutant
 
 _ADMISSION = "tests/unit/test_admission.py::"
+_OVERLOAD = "tests/faults/test_overload.py::"
 _ATTEMPTS = "tests/unit/test_attempts.py::"
 _LIMITS = "tests/unit/test_limits.py::"
 _MEANS = _ATTEMPTS + "test_what_is_tried_elsewhere_and_what_the_breaker_counts"
@@ -237,5 +238,26 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         replace=":",
         tests=(_ATTEMPTS + "test_an_upload_is_sent_again_only_if_it_can_be",),
         why="the second provider gets the end of a file",
+    ),
+    Mutant(
+        "a-full-gateway-reads-what-it-refuses",
+        "G15",
+        "services/runtime.py",
+        find="        if not admission.is_full(self.router.table.models):\n",
+        replace="        if admission:\n",
+        tests=(_OVERLOAD + "test_a_full_gateway_refuses_before_it_has_read_the_call",),
+        why="overload costs as much as service",
+    ),
+    Mutant(
+        "a-full-gateway-forgets-other-models",
+        "G15",
+        "services/routing/admission.py",
+        find="        return not any(self._takes(model) for model in models)\n",
+        replace="        return True\n",
+        tests=(
+            "tests/unit/test_admission.py"
+            "::test_it_is_full_once_no_model_has_a_place_or_room_to_wait",
+        ),
+        why="one model's crowd shuts the others out",
     ),
 )

@@ -114,6 +114,33 @@ async def test_a_full_queue_refuses_at_once() -> None:
         (await task).end(True)
 
 
+async def test_it_is_full_once_no_model_has_a_place_or_room_to_wait() -> None:
+    """G15: then a call is refused before it is read."""
+    this = admission(max_queue=1)
+    it, other = model("m"), model("n")
+    models = [it, other]
+    held = await this.lease(it, a_call())
+    waiting = queued(this, it, a_call())
+    await settle()
+    assert not this.is_full(models)  # the other model has a place
+    assert this.is_full([it])
+    taken = await this.lease(other, a_call())
+    assert this.is_full(models)
+    taken.end(True)
+    assert not this.is_full(models)
+    held.end(True)
+    await settle()
+    assert not this.is_full([it])  # the one who waited has the place, and may be waited behind
+    (await waiting).end(True)
+
+
+async def test_without_a_bound_it_is_never_full() -> None:
+    it = model("m")
+    this = admission()
+    await this.lease(it, a_call())
+    assert not this.is_full([it])
+
+
 async def test_a_model_s_own_queue_is_bounded_too() -> None:
     this = admission(max_queue=100)
     it, other = model("m", max_queue=0), model("n")
