@@ -19,6 +19,7 @@ from gateway_http.routes import Router, allowed
 from gateway_http.settings import Page, PageAnswer, RestSettings
 from services import errors
 from services.codec.plan import Body as Carries
+from services.errors import TetradError
 
 _PAGE_ALLOW = allowed(["GET"])
 
@@ -34,6 +35,7 @@ class RestApp:
         self._services = services
         self._router = Router(services)
         self._reference = b""
+        self._full: tuple[TetradError, int, bytes] | None = None
         self.configure(settings)
 
     @property
@@ -53,6 +55,24 @@ class RestApp:
             "/openapi.json": self._openapi,
             **settings.pages,
         }
+
+    def refusal(self, method: bytes, target: bytes, headers: Headers) -> tuple[int, bytes] | None:
+        """The answer to a call that a full gateway refuses, for our own server: its status, and
+        what follows the first line. None for what is handed on."""
+        full = self._settings.overload()
+        if full is None or self._settings.cors or method != b"POST":
+            return None
+        found = self._router.find(target.partition(b"?")[0].decode("latin-1"))
+        names = dict(headers)
+        if found is None or "POST" not in found[0].verbs or b"expect" in names:
+            return None
+        if self._full is None or self._full[0] is not full:
+            status, told, body = shown.response(full, "", self._error_body)
+            told.append((b"content-length", b"%d" % len(body)))
+            lines = [name + b": " + value + b"\r\n" for name, value in told]
+            self._full = full, status, b"".join(lines) + b"\r\n" + body
+        _, status, rest = self._full
+        return status, b"x-request-id: %b\r\n%b" % (request_id(names).encode(), rest)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI. Websockets are refused, lifespan is accepted."""

@@ -150,6 +150,7 @@ class Runtime:
         self._watch = Watch([], transport, config.probes.interval)
         self._live = Life(self)
         self._pages = self._make_pages(seat)
+        self._full = _full(config.limits.max_queue)
         self._measure()
 
     @classmethod
@@ -216,6 +217,7 @@ class Runtime:
 
     def _configure(self, config: Config, models: int) -> None:
         limits, self.config = config.limits, config
+        self._full = _full(limits.max_queue)
         self.refused = []
         self.in_flight.limit = _wall(limits.max_in_flight, limits.max_queue)
         self.admission.configure(
@@ -254,15 +256,10 @@ class Runtime:
     def _overload(self, face: Face) -> TetradError | None:
         """The error of a call that no model has room for; it is counted, and not logged: a line a
         call would cost more than the refusal."""
-        admission = self.admission
-        if not admission.is_full(self.router.table.models):
+        if not self.admission.is_full(self.router.table.models):
             return None
         self.metrics.refused(Reason.OVERLOADED, face)
-        return Overloaded(
-            f"{admission.waiting} calls wait already, as many as limits.max_queue allows",
-            metadata={"waiting": str(admission.waiting), "in_flight": str(admission.in_flight)},
-            retry_after=1.0,
-        )
+        return self._full
 
     def _services(self) -> Mapping[str, object]:
         def error_status(error: TetradError, request_id: str) -> bytes:
@@ -342,6 +339,16 @@ def _limiter(config: Config) -> Limiter:
     except ValueError as error:
         hint = "write it as redis://HOST:PORT/0, or unix:///PATH for a socket file"
         raise StartError([Fault(config.source, 0, 0, "state.url", str(error), hint)]) from None
+
+
+def _full(most: int | None) -> Overloaded:
+    """What is told of a queue that is full, by all calls alike: a new one each time would cost
+    half of a refusal."""
+    return Overloaded(
+        f"{most} calls wait already, as many as limits.max_queue allows",
+        metadata={"limit": str(most)},
+        retry_after=1.0,
+    )
 
 
 def _rates(principal: Principal) -> dict[str, int | None]:

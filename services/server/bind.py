@@ -121,7 +121,7 @@ class Bound:
         given: dict[str, Any] = dict(pairs)
         ending.id = metadata.request_id(given.get(metadata.REQUEST_ID))
         if self._works and (full := self._settings.overload()) is not None:
-            raise full
+            raise full.with_traceback(None)  # one object for all, which must hold no frames
         remaining = context.time_remaining()
         deadline = None
         if remaining is not None:

@@ -10,6 +10,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
@@ -124,30 +125,91 @@ async def _timed(over: Any, gate: Gateway) -> float:
     return time.perf_counter() - began
 
 
-async def test_a_full_gateway_refuses_before_it_has_read_the_call() -> None:
-    """G15: also one whose body never comes; what needs no place is still answered, and the
-    refusals are counted."""
+@asynccontextmanager
+async def full(**more: Any) -> AsyncIterator[Gateway]:
+    """A gateway whose only two places are taken."""
     async with FakeUpstream() as hung:
         hung.on("GET", "/*", Raw(b"{}", "application/json"))
         hung.on("POST", "/*", Stall("headers"))
-        async with gateway(config(hung, limits={"max_in_flight": 2, "max_queue": 0})) as gate:
+        limits = {"max_in_flight": 2, "max_queue": 0}
+        async with gateway(config(hung, limits=limits, **more)) as gate:
             held = [asyncio.create_task(over_rest(gate)) for _ in range(2)]
             admission = gate.running.runtime.admission
             await hung.until(lambda: admission.in_flight == 2)
-            host, port = gate.url.removeprefix("http://").split(":")
-            reader, writer = await asyncio.open_connection(host, int(port))
-            head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n"
-            writer.write(head + b"content-type: application/json\r\ncontent-length: 99\r\n\r\n")
-            async with asyncio.timeout(10):
-                answer = await reader.readuntil(b"\r\n\r\n")
-            assert answer.startswith(b"HTTP/1.1 503 ")
-            assert b"retry-after: 1\r\n" in answer
-            writer.close()
-            assert await over_grpc(gate) == "overloaded"
-            await gate.call("ModelService", "ListModels", {})
-            page = gate.running.runtime.metrics.page()[1]
-            assert total(page, "tetrad_refused_calls_total", face="rest") == 1
-            assert total(page, "tetrad_refused_calls_total", face="grpc") == 1
+            yield gate
             for task in held:
                 task.cancel()
             await asyncio.gather(*held, return_exceptions=True)
+
+
+@asynccontextmanager
+async def connected(gate: Gateway) -> AsyncIterator[tuple[Any, Any]]:
+    """A connection of bare bytes: what was written is answered by `ask`, heads of answers."""
+    host, port = gate.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+
+    async def ask(data: bytes) -> tuple[str, bytes]:
+        writer.write(data)
+        async with asyncio.timeout(10):
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            length = int(head.lower().partition("content-length: ")[2].partition("\r\n")[0])
+            return head, await reader.readexactly(length)
+
+    try:
+        yield ask, reader
+    finally:
+        writer.close()
+
+
+def post(length: int, *more: str, version: str = "1.1") -> bytes:
+    lines = [f"POST /v1/chat/completions HTTP/{version}", "host: x", f"content-length: {length}"]
+    lines += ["content-type: application/json", *more]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n"
+
+
+async def test_a_full_gateway_refuses_before_it_has_read_the_call() -> None:
+    """G15: also one whose body never comes; what needs no place is still answered, and the
+    refusals are counted."""
+    async with full() as gate:
+        async with connected(gate) as (ask, _):
+            head, body = await ask(post(99, "x-request-id: one"))
+        assert head.startswith("HTTP/1.1 503 ")
+        assert "retry-after: 1\r\n" in head
+        assert "x-request-id: one\r\n" in head
+        assert json.loads(body)["error"]["code"] == "overloaded"
+        assert await over_grpc(gate) == "overloaded"
+        assert await over_grpc(gate) == "overloaded"
+        await gate.call("ModelService", "ListModels", {})
+        page = gate.running.runtime.metrics.page()[1]
+        assert total(page, "tetrad_refused_calls_total", face="rest") == 1
+        assert total(page, "tetrad_refused_calls_total", face="grpc") == 2
+
+
+async def test_after_a_refusal_the_connection_goes_on() -> None:
+    """Its body is thrown away, whenever it comes; what follows is the next request."""
+    async with full() as gate, connected(gate) as (ask, _):
+        assert (await ask(post(5)))[0].startswith("HTTP/1.1 503 ")
+        models = b"GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n"
+        assert (await ask(b"12345" + models))[0].startswith("HTTP/1.1 200 ")
+        assert (await ask(post(3) + b"abc"))[0].startswith("HTTP/1.1 503 ")
+        assert (await ask(models))[0].startswith("HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize(
+    "asked", [post(2, version="1.0"), post(2, "connection: close"), post(2, "expect: 100-continue")]
+)
+async def test_a_refusal_ends_a_connection_that_was_to_end(asked: bytes) -> None:
+    async with full() as gate, connected(gate) as (ask, reader):
+        head, _ = await ask(asked + b"{}")
+        assert head.startswith("HTTP/1.1 503 ")
+        assert "connection: close\r\n" in head
+        async with asyncio.timeout(10):
+            assert await reader.read() == b""
+
+
+async def test_a_web_page_may_read_its_refusal() -> None:
+    async with full(http={"cors": ["http://a.example"], "address": "127.0.0.1:0"}) as gate:
+        async with connected(gate) as (ask, _):
+            head, _ = await ask(post(2, "origin: http://a.example") + b"{}")
+        assert head.startswith("HTTP/1.1 503 ")
+        assert "access-control-allow-origin: http://a.example\r\n" in head
