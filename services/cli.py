@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from services.commands import examples
+
 BAD_USAGE = 2
 
 _SERVE = """\
@@ -79,8 +81,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tetrad",
-        description="A gRPC-first gateway for chat, embeddings, transcription and reranking.",
-        epilog="`tetrad COMMAND --help` tells more. Try it: `tetrad demo`.",
+        description=examples.TETRAD,
+        epilog="`tetrad COMMAND --help` tells more, with examples.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"tetrad {_version()}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
@@ -88,9 +91,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_check(commands)
     _add_clients(commands)
+    _add_top(commands)
     _add_keys(commands)
     _add_usage(commands)
     _add_codec(commands)
+    _add_completion(commands)
     return parser
 
 
@@ -138,21 +143,21 @@ def _add_serve(commands: Commands) -> None:  # type: ignore[type-arg]
 
 
 def _add_demo(commands: Commands) -> None:  # type: ignore[type-arg]
-    parser = _add(commands, "demo", "start the gateway with its embedded models")
+    parser = _add(commands, "demo", "start the gateway with its embedded models", examples.DEMO)
     _addresses(parser)
     parser.set_defaults(run=_demo)
 
 
 def _add_check(commands: Commands) -> None:  # type: ignore[type-arg]
-    parser = _add(commands, "check", "validate a configuration; one line per fault")
+    parser = _add(commands, "check", "validate a configuration; one line per fault", examples.CHECK)
     parser.add_argument("--config", type=Path, metavar="FILE", help="default: ./tetrad.yaml")
     parser.add_argument("--probe", action="store_true", help="also ask every provider")
     parser.set_defaults(run=_check)
 
 
 def _add_clients(commands: Commands) -> None:  # type: ignore[type-arg]
-    def client(name: str, help: str) -> argparse.ArgumentParser:
-        parser = _add(commands, name, help)
+    def client(name: str, help: str, text: str) -> argparse.ArgumentParser:
+        parser = _add(commands, name, help, text)
         parser.add_argument(
             "--address",
             default=os.environ.get("TETRAD_ADDRESS", "127.0.0.1:50051"),
@@ -160,19 +165,7 @@ def _add_clients(commands: Commands) -> None:  # type: ignore[type-arg]
             help="the gateway's gRPC address, with https:// in front for TLS (TETRAD_ADDRESS; "
             "default 127.0.0.1:50051)",
         )
-        parser.add_argument(
-            "--ca", type=Path, metavar="FILE", help="authorities to trust, for TLS (PEM)"
-        )
-        parser.add_argument(
-            "--cert", type=Path, metavar="FILE", help="this client's certificate (PEM)"
-        )
-        parser.add_argument("--key-file", type=Path, metavar="FILE", help="its private key (PEM)")
-        parser.add_argument(
-            "--key", default=os.environ.get("TETRAD_KEY", ""), help="API key (TETRAD_KEY)"
-        )
-        parser.add_argument(
-            "--timeout", type=float, metavar="S", help="seconds that the call may take"
-        )
+        _credentials(parser)
         parser.add_argument("--json", action="store_true", help="print the answer as JSON")
         parser.set_defaults(run=_client)
         return parser
@@ -180,18 +173,18 @@ def _add_clients(commands: Commands) -> None:  # type: ignore[type-arg]
     def model(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--model", help="name or alias; default: the only one of its type")
 
-    client("models", "list the models of a running gateway")
+    client("models", "list the models of a running gateway", examples.MODELS)
 
-    chat = client("chat", "chat with a model; the answer is streamed")
+    chat = client("chat", "chat with a model; the answer is streamed", examples.CHAT)
     model(chat)
     chat.add_argument("--system", metavar="TEXT", help="instructions before the prompt")
-    chat.add_argument("--temperature", type=float)
+    chat.add_argument("--temperature", type=float, metavar="T", help="0 is the same each time")
     chat.add_argument("--max-tokens", type=int, metavar="N", help="tokens the answer may have")
     chat.add_argument("prompt", nargs="*", help="the prompt; without it standard input")
 
-    embed = client("embed", "embed texts; one JSON list a line")
+    embed = client("embed", "embed texts; one JSON list a line", examples.EMBED)
     model(embed)
-    embed.add_argument("--dimensions", type=int, metavar="N")
+    embed.add_argument("--dimensions", type=int, metavar="N", help="numbers in each vector")
     embed.add_argument(
         "--bulk",
         metavar="FILE",
@@ -205,15 +198,17 @@ def _add_clients(commands: Commands) -> None:  # type: ignore[type-arg]
     )
     embed.add_argument("text", nargs="*", help="texts; without any, lines of standard input")
 
-    rerank = client("rerank", "order documents by relevance; best first")
+    rerank = client("rerank", "order documents by relevance; best first", examples.RERANK)
     model(rerank)
     rerank.add_argument("--top-n", type=int, metavar="N", help="how many at most")
-    rerank.add_argument("query")
+    rerank.add_argument("query", help="what they should be relevant to")
     rerank.add_argument(
         "document", nargs="*", help="documents; without any, lines of standard input"
     )
 
-    transcribe = client("transcribe", "transcribe a sound file, or sound as it comes")
+    transcribe = client(
+        "transcribe", "transcribe a sound file, or sound as it comes", examples.TRANSCRIBE
+    )
     model(transcribe)
     transcribe.add_argument("--language", help="ISO 639-1 code or English name")
     transcribe.add_argument("--translate", action="store_true", help="translate into English")
@@ -231,13 +226,44 @@ def _add_clients(commands: Commands) -> None:  # type: ignore[type-arg]
     transcribe.add_argument(
         "--rate", type=int, default=16000, metavar="N", help="its samples a second (default 16000)"
     )
-    transcribe.add_argument("file", type=Path, nargs="?")
+    transcribe.add_argument("file", type=Path, nargs="?", help="any sound that the model can read")
+
+
+def _credentials(parser: argparse.ArgumentParser) -> None:
+    """Who we are to a running gateway, and how long it may take."""
+    parser.add_argument(
+        "--ca", type=Path, metavar="FILE", help="authorities to trust, for TLS (PEM)"
+    )
+    parser.add_argument("--cert", type=Path, metavar="FILE", help="this client's certificate (PEM)")
+    parser.add_argument("--key-file", type=Path, metavar="FILE", help="its private key (PEM)")
+    parser.add_argument(
+        "--key", default=os.environ.get("TETRAD_KEY", ""), help="API key (TETRAD_KEY)"
+    )
+    parser.add_argument("--timeout", type=float, metavar="S", help="seconds that a call may take")
+
+
+def _add_top(commands: Commands) -> None:  # type: ignore[type-arg]
+    parser = _add(commands, "top", "watch a running gateway: calls, latency, errors", examples.TOP)
+    parser.add_argument(
+        "--url",
+        default=os.environ.get("TETRAD_URL", "http://127.0.0.1:8080"),
+        help="the gateway's REST address (TETRAD_URL; default http://127.0.0.1:8080)",
+    )
+    _credentials(parser)
+    parser.add_argument(
+        "--interval", type=float, default=2.0, metavar="S", help="seconds between looks (default 2)"
+    )
+    parser.add_argument("--once", action="store_true", help="print one look and leave")
+    parser.add_argument("--json", action="store_true", help="print one look as JSON and leave")
+    parser.set_defaults(run=_top)
 
 
 def _add_keys(commands: Commands) -> None:  # type: ignore[type-arg]
-    parser = _add(commands, "keys", "make API keys")
+    parser = _add(commands, "keys", "make API keys", examples.KEYS)
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    new = _add(actions, "new", "print a key once, and its hash for the configuration")
+    new = _add(
+        actions, "new", "print a key once, and its hash for the configuration", examples.KEYS_NEW
+    )
     new.add_argument("name", help="who holds the key")
     new.set_defaults(run=_new_key)
 
@@ -261,6 +287,14 @@ def _add_codec(commands: Commands) -> None:  # type: ignore[type-arg]
     parser.add_argument("action", choices=["encode", "decode", "roundtrip", "source"])
     parser.add_argument("message", metavar="MESSAGE", help="a message of tetrad.v1")
     parser.set_defaults(run=_codec)
+
+
+def _add_completion(commands: Commands) -> None:  # type: ignore[type-arg]
+    parser = _add(
+        commands, "completion", "print a completion script for your shell", examples.COMPLETION
+    )
+    parser.add_argument("shell", choices=["bash", "zsh", "fish"])
+    parser.set_defaults(run=_completion)
 
 
 def _serve(args: argparse.Namespace) -> int:
@@ -287,6 +321,12 @@ def _client(args: argparse.Namespace) -> int:
     return client.run(args)
 
 
+def _top(args: argparse.Namespace) -> int:
+    from services.commands import top
+
+    return top.top(args)
+
+
 def _new_key(args: argparse.Namespace) -> int:
     from services.commands import keys
 
@@ -303,3 +343,10 @@ def _codec(args: argparse.Namespace) -> int:
     from services.commands import codec
 
     return codec.run(args)
+
+
+def _completion(args: argparse.Namespace) -> int:
+    from services.commands import completion
+
+    print(completion.script(args.shell, _parser()), end="")
+    return 0

@@ -85,7 +85,7 @@ HTTP_CLIENTS = (
     "http.client",
     "websockets",
 )
-HTTP_HOMES = ("services.upstream", "services.client")
+HTTP_HOMES = ("services.upstream", "services.client", "services.commands.top_pages")
 
 # Errors are what statuses are made of; the REST face writes them on the wire.
 STATUS_HOMES = (

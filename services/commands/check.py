@@ -11,11 +11,18 @@ from pathlib import Path
 from services import assembly, certificates
 from services.commands import warnings
 from services.config import Config, ConfigError, load
-from services.errors import TetradError
+from services.errors import Reason, TetradError
 from services.upstream import probe
 from services.upstream.transport import Transport
 
 CLEAN, FAULTY = 0, 1
+
+_ADVICE = {
+    Reason.UPSTREAM_UNAVAILABLE: "start it, or correct the provider's url",
+    Reason.DEADLINE_EXCEEDED: "start it, or correct the provider's url",
+    Reason.UPSTREAM_AUTH: "correct the provider's key",
+}
+_LOOK = "look at that server's log"
 
 
 def check(args: argparse.Namespace) -> int:
@@ -61,12 +68,11 @@ async def _ask(one: assembly.Watched, transport: Transport) -> str:
             transport, endpoint.url, endpoint.key, via=endpoint.transport
         )
     except TetradError as error:
-        return f"{where}: {error}"
+        return f"{where}: {error}; {_ADVICE.get(error.reason, _LOOK)}"
     names = [found.model for found in recognised.models]
     if recognised.of(one.endpoint.model) is None:
-        return (
-            f"{where}: a {recognised.kind} server, but it has no model {one.endpoint.model}; "
-            f"it has: {', '.join(names) or 'none'}"
+        return f"{where}: the server ({recognised.kind}) has no model {one.endpoint.model}; " + (
+            f"set model_name to one of: {', '.join(names)}" if names else "it lists none"
         )
     print(f"{where}: {recognised.kind}, serves {one.endpoint.model}")
     return ""

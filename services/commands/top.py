@@ -47,8 +47,11 @@ def top(args: argparse.Namespace) -> int:
     """Show it until somebody leaves. 1 if no gateway answers, 2 for bad usage."""
     try:
         source = _source(args)
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         print(f"tetrad: {error}", file=sys.stderr)
+        return BAD_USAGE
+    except OSError as error:
+        print(f"tetrad: {error.filename}: {(error.strerror or '').lower()}", file=sys.stderr)
         return BAD_USAGE
     try:
         first = source.read()
@@ -72,12 +75,22 @@ def _source(args: argparse.Namespace) -> Source:
         raise ValueError("--timeout needs a number of seconds above 0")
     if bool(args.cert) is not bool(args.key_file):
         raise ValueError("--cert and --key-file go together")
-    tls = None
-    if args.ca or args.cert:
+    return Source(args.url, args.key, args.timeout or _TIMEOUT, _tls(args))
+
+
+def _tls(args: argparse.Namespace) -> ssl.SSLContext | None:
+    if not (args.ca or args.cert):
+        return None
+    for path in (args.ca, args.cert, args.key_file):
+        if path is not None:
+            path.open("rb").close()  # ssl's own error does not name the file
+    try:
         tls = ssl.create_default_context(cafile=args.ca)
         if args.cert:
             tls.load_cert_chain(args.cert, args.key_file)
-    return Source(args.url, args.key, args.timeout or _TIMEOUT, tls)
+    except ssl.SSLError as error:
+        raise ValueError(f"--ca, --cert or --key-file: {error.reason or error}") from None
+    return tls
 
 
 def _is_screen() -> bool:

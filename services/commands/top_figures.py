@@ -15,12 +15,15 @@ from services.error_table import Reason
 from services.telemetry import catalogue
 from services.telemetry.catalogue import Instrument
 
-FAILED: Final = frozenset({
-    *(Reason.DEADLINE_EXCEEDED, Reason.DRAINING, Reason.INTERNAL, Reason.OVERLOADED),
-    *(Reason.UPSTREAM_AUTH, Reason.UPSTREAM_FAILED, Reason.UPSTREAM_PROTOCOL),
-    *(Reason.UPSTREAM_RATE_LIMITED, Reason.UPSTREAM_TRUNCATED, Reason.UPSTREAM_UNAVAILABLE),
-    "_OTHER",
-})
+FAILED: Final = frozenset(
+    {
+        *(Reason.DEADLINE_EXCEEDED, Reason.DRAINING, Reason.INTERNAL, Reason.OVERLOADED),
+        *(Reason.QUOTA_EXHAUSTED, Reason.UPSTREAM_AUTH, Reason.UPSTREAM_FAILED),
+        *(Reason.UPSTREAM_PROTOCOL, Reason.UPSTREAM_RATE_LIMITED),
+        *(Reason.UPSTREAM_TRUNCATED, Reason.UPSTREAM_UNAVAILABLE),
+        "_OTHER",
+    }
+)
 """Outcomes that are the gateway's or an upstream's fault. The rest is the callers': what they
 asked wrong, may not have, or did not wait for."""
 
@@ -79,7 +82,7 @@ class Figures:
     waiting: float
     calls: float
     failed: float | None
-    errors: tuple[tuple[str, float], ...]
+    errors: Mapping[str, float]
     tokens_in: float
     tokens_out: float
     overhead: float | None
@@ -119,7 +122,7 @@ def figures(now: Pages, before: Pages | None) -> Figures:
         waiting=sum(one.waiting for one in models),
         calls=sum(growth for _, growth in calls) / grown.seconds,
         failed=_failed(calls),
-        errors=tuple(sorted(rates, key=lambda pair: (-pair[1], pair[0]))),
+        errors=dict(sorted(rates, key=lambda pair: (-pair[1], pair[0]))),
         tokens_in=grown.rate(_sum(catalogue.TOKENS), gen_ai_token_type="input"),  # noqa: S106
         tokens_out=grown.rate(_sum(catalogue.TOKENS), gen_ai_token_type="output"),  # noqa: S106
         overhead=grown.mean(catalogue.OVERHEAD),
@@ -228,8 +231,6 @@ def quantile(share: float, buckets: list[tuple[float, float]]) -> float | None:
     low, below = 0.0, 0.0
     for bound, count in buckets:
         if count >= rank:
-            if bound == inf:
-                return inf
             return low + (bound - low) * (rank - below) / (count - below)
         low, below = bound, count
     return inf

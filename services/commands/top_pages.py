@@ -115,7 +115,7 @@ class Source:
     def _unreachable(self, error: Exception) -> Unreachable:
         if isinstance(error, ssl.SSLError):
             return Unreachable(f"{self.url}: {error.reason or error}; see --ca, --cert")
-        if isinstance(error, HTTPException):
+        if isinstance(error, HTTPException) and not isinstance(error, ConnectionError):
             return Unreachable(
                 f"{self.url} does not speak HTTP ({type(error).__name__}); "
                 "give the REST address, not the one of gRPC"

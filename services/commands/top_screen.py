@@ -19,6 +19,7 @@ _LEAST_NAME: Final = 16
 _LATENCY_TOP: Final = 81.92
 """The highest bucket: what is above it is above that."""
 
+_SCALES: Final = ((1e-3, 1e6, "us"), (1.0, 1e3, "ms"), (inf, 1.0, "s"))
 _SPANS: Final = ((86400, "d"), (3600, "h"), (60, "m"))
 
 
@@ -44,15 +45,15 @@ def _nothing(_: object) -> Cell:
 
 
 _COLUMNS: Final = (
-    _Column("STATE", 9, lambda one: _model_state(one), lambda one: _provider_state(one)),
+    _Column("STATE", 8, lambda one: _model_state(one), lambda one: _provider_state(one)),
     _Column("FLIGHT", 6, lambda m: _count(m.in_flight), lambda p: _count(p.in_flight)),
-    _Column("WAIT", 5, lambda m: _count(m.waiting, _YELLOW), _nothing),
+    _Column("WAIT", 4, lambda m: _count(m.waiting, _YELLOW), _nothing),
     _Column("CALLS/S", 7, lambda m: _rate(m.calls), lambda p: _rate(p.calls)),
-    _Column("FAIL", 6, lambda m: _share(m.failed), lambda p: _share(p.failed)),
-    _Column("P50", 6, lambda m: _time(m.p50), _nothing),
-    _Column("P95", 6, lambda m: _time(m.p95), _nothing),
+    _Column("FAIL", 5, lambda m: _share(m.failed), lambda p: _share(p.failed)),
+    _Column("P50", 5, lambda m: _time(m.p50), _nothing),
+    _Column("P95", 5, lambda m: _time(m.p95), _nothing),
     _Column("FIRST95", 7, lambda m: _time(m.first_p95), _nothing, wider=96),
-    _Column("TOK/S", 7, lambda m: _rate(m.tokens_in + m.tokens_out), _nothing),
+    _Column("TOK/S", 6, lambda m: _rate(m.tokens_in + m.tokens_out), _nothing),
     _Column("LOAD", 6, _nothing, lambda p: _count(p.load), wider=104),
     _Column("TYPE", 28, lambda m: Cell(m.type), _nothing, wider=132),
 )
@@ -95,11 +96,10 @@ def _those_that_fit(
 
 def _summary(of: Figures, url: str) -> Iterable[list[Cell]]:
     program = f"tetrad {of.version}".rstrip()
-    workers = f", {of.workers} workers" if of.workers > 1 else ""
+    workers = f"{of.workers} workers, " if of.workers > 1 else ""
     state = Cell(of.status, "" if of.status == "ready" else _RED)
     over = "since its start" if of.since_start else f"over {of.seconds:.0f} s"
-    up = f", up {_span(of.up)}{workers}, configuration {of.generation}"
-    yield [Cell(f"{program} at {_shown(url)}: ", _BOLD), state, Cell(up)]
+    yield [Cell(f"{program} at {_shown(url)}: ", _BOLD), state, Cell(f", up {_span(of.up)}")]
     for fault in of.not_taken:
         yield [Cell(f"not taken: {_shown(fault)}", _RED)]
     failing = "" if not of.failed else _RED
@@ -111,10 +111,10 @@ def _summary(of: Figures, url: str) -> Iterable[list[Cell]]:
     ]
     yield [
         Cell(f"overhead {_time(of.overhead).text}, CPU {of.cpu:.0%}, "),
-        Cell(f"memory {of.memory / 1e6:,.0f} MB; {over}"),
+        Cell(f"memory {of.memory / 1e6:,.0f} MB, {workers}configuration {of.generation}; {over}"),
     ]
     if of.errors:
-        told = ", ".join(f"{name} {_rate(rate).text}/s" for name, rate in of.errors)
+        told = ", ".join(f"{name} {_rate(rate).text}/s" for name, rate in of.errors.items())
         yield [Cell("errors: "), Cell(told, failing)]
 
 
@@ -146,8 +146,8 @@ def _model_state(model: Model) -> Cell:
     if model.ready:
         ready = sum(one.ready for one in model.providers)
         partly = ready < len(model.providers)
-        return Cell(f"{ready}/{len(model.providers)} ready", _YELLOW if partly else "")
-    return Cell("not ready", _RED)
+        return Cell(f"{ready}/{len(model.providers)} up", _YELLOW if partly else "")
+    return Cell("down", _RED)
 
 
 def _provider_state(provider: Provider) -> Cell:
@@ -188,18 +188,20 @@ def _time(seconds: float | None) -> Cell:
         return Cell(_NONE)
     if isinf(seconds):
         return Cell(f">{_LATENCY_TOP:.0f}s", _YELLOW)
-    for below, factor, unit in ((1e-3, 1e6, "us"), (1.0, 1e3, "ms"), (inf, 1.0, "s")):
-        if seconds < below:
-            number = seconds * factor
-            break
+    factor, unit = next(
+        (factor, unit) for below, factor, unit in _SCALES if seconds < below or below == inf
+    )
+    number = seconds * factor
     return Cell(f"{number:.1f}{unit}" if number < 10 else f"{number:.0f}{unit}")
 
 
 def _span(seconds: float) -> str:
     for size, unit in _SPANS:
         if seconds >= size:
-            return f"{seconds / size:.0f} {unit}" if seconds >= 10 * size else (
-                f"{seconds / size:.1f} {unit}"
+            return (
+                f"{seconds / size:.0f} {unit}"
+                if seconds >= 10 * size
+                else (f"{seconds / size:.1f} {unit}")
             )
     return f"{seconds:.0f} s"
 

@@ -74,9 +74,10 @@ async def test_check_with_probe_asks_every_provider(upstream: FakeUpstream, tmp_
     assert well.stdout.splitlines()[0] == f"e5: {upstream.url}: vllm, serves {named}"
     assert ill.code == 1
     assert ill.stderr.splitlines() == [
-        f"e5: {upstream.url}: a vllm server, but it has no model another/model; it has: {named}",
+        f"e5: {upstream.url}: the server (vllm) has no model another/model; "
+        f"set model_name to one of: {named}",
         f"gone: {nobody}: the server at {nobody.removeprefix('http://')} cannot be reached: "
-        "Connection refused",
+        "Connection refused; start it, or correct the provider's url",
     ]
 
 
@@ -161,7 +162,9 @@ COMMANDS: dict[str, list[str]] = {
     "embed": ["--address", "--key", "--json", "--model", "--dimensions"],
     "rerank": ["--address", "--key", "--json", "--model", "--top-n", "query"],
     "transcribe": ["--address", "--key", "--json", "--model", "--translate", "file"],
+    "top": ["--url", "--key", "--json", "--once", "--interval"],
     "keys": ["new"],
+    "completion": ["bash", "zsh", "fish"],
     "codec": ["encode", "decode", "roundtrip", "source", "MESSAGE"],
 }
 
@@ -175,6 +178,7 @@ async def test_every_command_explains_itself() -> None:
         assert command in whole.stdout
         assert (told.code, told.stderr) == (0, ""), command
         assert [word for word in words if word not in told.stdout] == [], command
+        assert f"\n  tetrad {command}" in told.stdout, "no example"
 
 
 async def test_no_command_and_an_unknown_one_are_bad_usage() -> None:
