@@ -97,11 +97,8 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "finish-reasons-are-stop",
         "G3",
         "services/upstream/openai.py",
-        find='yield [Body.from_json("StreamChatResponse", c.data, c.value) for c in batch]',
-        replace="""yield [
-                    Body.from_json("StreamChatResponse", c.data.replace(b'"length"', b'"stop"'))
-                    for c in batch
-                ]""",
+        find="                    Body.from_json(codec.CHUNK, c.data, c.value)\n",
+        replace="""                    Body.from_json(codec.CHUNK, c.data.replace(b'"length"', b'"stop"'))\n""",
         tests=("tests/faces/test_chat.py::test_a_finish_reason_is_never_changed",),
         why="a cut answer claims that it ended by itself",
     ),
