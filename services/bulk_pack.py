@@ -277,6 +277,7 @@ def _carrier(items: Sequence[_Item]) -> Call:
         principal=first.principal,
         model=first.model,
         type=first.type,
+        trace=next((item.call.trace for item in items if item.call.trace), False),
     )
 
 

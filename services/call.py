@@ -14,6 +14,7 @@ from typing import Literal, cast
 
 from services.auth import ANONYMOUS, Principal
 from services.errors import DeadlineExceeded
+from services.telemetry.trace import Trace
 from services.usage import UsageRecord
 
 Face = Literal["grpc", "rest"]
@@ -34,6 +35,8 @@ class Call:
     are `time.monotonic()`: `began`; `first_at`, when the first of the answer came; `ended_at`;
     `left_at`, when the caller was seen to leave or a limit struck; `closed_at`, when the
     upstream's connection was closed for that.
+
+    `trace`: what its spans are made of, False if it is not sampled, None until that is decided.
     """
 
     id: str
@@ -59,6 +62,7 @@ class Call:
     ended_at: float | None = None
     left_at: float | None = None
     closed_at: float | None = None
+    trace: Trace | Literal[False] | None = None
     _outer: Limit | None = field(default=None, repr=False)
 
     @property

@@ -50,7 +50,8 @@ class Dispatch:
     """Takes calls to adapters.
 
     sinks: each gets a call once, when it has ended; they neither wait nor raise. ending: whether
-    it is the server's end that cancels calls. attempts: how many one call has in all.
+    it is the server's end that cancels calls. attempts: how many one call has in all. began: gets
+    a call before its first attempt.
     """
 
     def __init__(
@@ -63,12 +64,14 @@ class Dispatch:
         budget: RetryBudget | None = None,
         limiter: Limiter | None = None,
         attempts: int = 2,
+        began: Sink | None = None,
     ) -> None:
         self.router = router
         self.admission = admission or Admission(router.random, router.clock)
         self.budget = budget or RetryBudget(0.2, router.clock)
         self.limiter = limiter
         self.attempts = attempts
+        self.began = began
         self._sinks = sinks
         self._ending = ending
 
@@ -201,7 +204,9 @@ class Account:
         self._dispatch, self._call, self._request = dispatch, call, request
 
     def __enter__(self) -> None:
-        pass
+        began = self._dispatch.began
+        if began is not None:
+            began(self._call)
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         dispatch, call = self._dispatch, self._call

@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from random import SystemRandom
+from random import Random, SystemRandom
 from typing import Any, Final
 
 from gateway_http import RestSettings
@@ -42,11 +42,14 @@ from services.routing.budget import RetryBudget
 from services.routing.table import RoutedModel, Router, Table
 from services.server import bind, status
 from services.telemetry import snapshot
-from services.telemetry.gauges import EndpointState, LedgerState, ModelState
+from services.telemetry.gauges import EndpointState, LedgerState, ModelState, TracesState
 from services.telemetry.logs import log_call
 from services.telemetry.metrics import Metrics
+from services.telemetry.trace_export import Answer
+from services.telemetry.tracing import Tracing, tracing
 from services.transcribe import TranscribeService
 from services.upstream import probe
+from services.upstream.base import Timeouts
 from services.upstream.transport import Transport
 from services.watch import Watch
 from services.worker_seat import Seat
@@ -56,6 +59,12 @@ FIRST_ANSWER: Final = 10.0
 
 _ASK_AGAIN: Final = 0.25
 """Seconds between two attempts to reach it."""
+
+_LAST_SPANS: Final = 5.0
+"""Seconds that the receiver of traces gets at the end to take what waits."""
+
+_RECEIVER: Final = Timeouts(connect=5.0, first_byte=10.0, idle=10.0)
+_LONGEST_ANSWER: Final = 1024 * 1024
 
 _LAST_RECORDS: Final = 5.0
 """Seconds that the ledger gets at the end to write what waits."""
@@ -126,12 +135,16 @@ class Runtime:
         sinks = [log_call, self.metrics.call_ended, self.limiter.charge]
         if self.ledger is not None:
             sinks.append(self.ledger.put)
+        self.tracing = self._tracing(random)
+        if self.tracing is not None:
+            sinks.append(self.tracing.traces.ended)
         self.dispatch = Dispatch(
             self.router,
             sinks,
             ending=lambda: self.in_flight.ending,
             admission=self.admission,
             limiter=self.limiter,
+            began=None if self.tracing is None else self.tracing.traces.begin,
         )
         self._transcribe = TranscribeService(self.dispatch, config.limits.max_upload_bytes)
         self._list = ModelService(self.router, _rates)
@@ -174,6 +187,8 @@ class Runtime:
                 fault = Fault(config.source, 0, 0, "ledger.url", error.message, error.hint)
                 raise StartError([fault]) from None
         await self.limiter.start()
+        if self.tracing is not None:
+            self.tracing.export.start()
         for url in config.upstreams:
             recognised = await _first_answer(self.transport, url)
             self._found += assembly.found_models(config, url, recognised, self.transport)
@@ -226,6 +241,8 @@ class Runtime:
         if self.dispatch.budget.ratio != config.retry.budget_ratio:
             self.dispatch.budget = RetryBudget(config.retry.budget_ratio, time.monotonic)
         self.dispatch.attempts = config.retry.attempts
+        if self.tracing is not None:
+            self.tracing.traces.sample(config.telemetry.trace_sample_ratio)
         self._transcribe.max_upload_bytes = limits.max_upload_bytes
         self._list.max_upload_bytes = limits.max_upload_bytes
         self.metrics.reloaded(self.router.table.generation, ok=True)
@@ -319,6 +336,25 @@ class Runtime:
         ledger = self.ledger
         if ledger is not None:
             sources.ledger = lambda: LedgerState(ledger.queued, ledger.dropped)
+        if self.tracing is not None:
+            export = self.tracing.export
+            sources.traces = lambda: TracesState(export.queued, export.dropped)
+
+    def _tracing(self, random: Random) -> Tracing | None:
+        """What sends traces, if they go anywhere."""
+
+        async def post(url: str, headers: Mapping[str, str], body: bytes) -> Answer:
+            sent = self.transport.request(
+                "POST", url, headers, body, _RECEIVER, endpoint="the receiver of traces"
+            )
+            async with sent as response:
+                told = await response.read(_LONGEST_ANSWER)
+                return response.status, response.headers, told
+
+        telemetry = self.config.telemetry
+        if telemetry.otlp_endpoint is None:
+            return None
+        return tracing(telemetry.otlp_endpoint, telemetry.trace_sample_ratio, post, random)
 
     def _prices(self, name: str) -> tuple[float, float] | None:
         return self.router.table.prices(name)
@@ -327,6 +363,8 @@ class Runtime:
         """End the probes and write the last records. Calls have ended before."""
         await self._watch.__aexit__(None, None, None)
         await self.limiter.aclose()
+        if self.tracing is not None:
+            await self.tracing.export.aclose(_LAST_SPANS)
         if self.ledger is not None:
             lost = await self.ledger.aclose(_LAST_RECORDS)
             if lost:

@@ -31,12 +31,7 @@ class Problem:
 
 # What would be accepted and then ignored: the key, when it is set so, and what to do instead.
 # `[*]` is every item of a list. An entry goes when the feature comes.
-NOT_YET: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "telemetry.otlp_endpoint": (
-        lambda value: value not in (None, ""),
-        "leave it out; traceparent still passes to the upstreams",
-    ),
-}
+NOT_YET: dict[str, tuple[Callable[[Any], bool], str]] = {}
 
 # What makes a missing type come true: a name, the provider's type, its usual URL.
 _EXAMPLES: dict[ModelType, tuple[str, str, str]] = {

@@ -365,7 +365,15 @@ class Telemetry(Section):
         default="auto", description="text, json, or auto: text on a terminal, else json."
     )
     otlp_endpoint: Annotated[BaseUrl | None, EmptyIsNull] = Field(
-        default=None, repr=False, description="Where traces are sent over OTLP; null is nowhere."
+        default=None,
+        repr=False,
+        description="Receiver of traces by OTLP over HTTP, such as http://127.0.0.1:4318; null is "
+        "none.",
+    )
+    trace_sample_ratio: Annotated[Number, Field(ge=0, le=1)] = Field(
+        default=1,
+        description="Share of the traces that begin here and are sent; where a caller sends a "
+        "trace's context, its own decision holds.",
     )
 
 

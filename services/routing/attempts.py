@@ -118,6 +118,8 @@ class Attempts:
         call, name = self.call, lease.route.name
         call.attempts += 1
         call.endpoint = call.out["x-tetrad-endpoint"] = name
+        if call.trace:
+            call.trace.attempt(call)
         return Attempt(self, lease)
 
     def _may_go_on(self, error: TetradError, route: Route, *, delivered: bool) -> bool:
@@ -169,6 +171,9 @@ class Attempt:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        call = self._attempts.call
+        if call.trace:
+            call.trace.attempted(call, self.route, self._lease.began, error)
         if error is None:
             self._lease.end(True)
             return False

@@ -182,6 +182,12 @@ LEDGER_QUEUE: Final = Instrument(
 LEDGER_DROPPED: Final = Instrument(
     "tetrad_ledger_dropped_records_total", "counter", "Usage records that were lost"
 )
+TRACES_QUEUE: Final = Instrument(
+    "tetrad_traces_queue_length", "gauge", "Spans of traces that wait to be sent"
+)
+TRACES_DROPPED: Final = Instrument(
+    "tetrad_traces_dropped_spans_total", "counter", "Spans of traces that were lost"
+)
 
 NOTED: Final = (
     *(DURATION, FIRST, PER_TOKEN, TOKENS, CALLS, REFUSED, OVERHEAD, PER_CHUNK, QUEUED, CANCEL),
@@ -191,7 +197,7 @@ NOTED: Final = (
 
 READ: Final = (
     *(MODEL_IN_FLIGHT, MODEL_WAITING, READY, IN_FLIGHT, BREAKER, LOAD),
-    *(LIMITED, LEDGER_QUEUE, LEDGER_DROPPED),
+    *(LIMITED, LEDGER_QUEUE, LEDGER_DROPPED, TRACES_QUEUE, TRACES_DROPPED),
 )
 """What is looked up when the page is asked for."""
 

@@ -49,6 +49,14 @@ class LedgerState:
     dropped: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class TracesState:
+    """Spans that wait to be sent, and how many were dropped since the start."""
+
+    queued: int = 0
+    dropped: int = 0
+
+
 def _none() -> tuple[()]:
     return ()
 
@@ -59,7 +67,8 @@ def _no_rejections() -> Mapping[str, int]:
 
 @dataclass(slots=True)
 class Sources:
-    """Where the figures come from; each is called once per page. Without a ledger: None.
+    """Where the figures come from; each is called once per page. Without a ledger, or
+    traces that go anywhere: None.
 
     `rejections`: how many calls each limit has rejected since the start, by its name.
     """
@@ -68,6 +77,7 @@ class Sources:
     endpoints: Callable[[], Iterable[EndpointState]] = _none
     rejections: Callable[[], Mapping[str, int]] = _no_rejections
     ledger: Callable[[], LedgerState | None] = lambda: None
+    traces: Callable[[], TracesState | None] = lambda: None
 
 
 _Row = tuple[tuple[str, ...], float]
@@ -89,6 +99,7 @@ class Gauges(Collector):
         models, endpoints = [*sources.models()], [*sources.endpoints()]
         ledger = sources.ledger()
         ledgers = [] if ledger is None else [ledger]
+        senders = [] if (traces := sources.traces()) is None else [traces]
         rows: Mapping[Instrument, Iterable[_Row]] = {
             catalogue.MODEL_IN_FLIGHT: (((one.name,), one.in_flight) for one in models),
             catalogue.MODEL_WAITING: (((one.name,), one.waiting) for one in models),
@@ -107,6 +118,8 @@ class Gauges(Collector):
             catalogue.LIMITED: (((name,), count) for name, count in sources.rejections().items()),
             catalogue.LEDGER_QUEUE: (((), one.queued) for one in ledgers),
             catalogue.LEDGER_DROPPED: (((), one.dropped) for one in ledgers),
+            catalogue.TRACES_QUEUE: (((), one.queued) for one in senders),
+            catalogue.TRACES_DROPPED: (((), one.dropped) for one in senders),
         }
         return (_family(instrument, rows[instrument]) for instrument in catalogue.READ)
 

@@ -25,8 +25,8 @@ Value = str | int | float | bool | None
 
 
 class Kind(NamedTuple):
-    """A kind of span: its number in OTLP, and its attributes. Those that take few values (`fixed`)
-    are encoded once for each combination; the others (`own`) each time."""
+    """A kind of span: its number in OTLP, and its attributes. Those that take few values (`fixed`),
+    each of one type, are encoded once for each combination; the others (`own`) each time."""
 
     number: int
     fixed: tuple[str, ...]

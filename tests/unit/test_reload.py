@@ -304,6 +304,7 @@ FIXED = {
     "limits.max_request_bytes": "limits: {max_request_bytes: 5}",
     "ledger.url": "ledger: {url: 'sqlite:x'}",
     "telemetry.log_format": "telemetry: {log_format: json}",
+    "telemetry.otlp_endpoint": "telemetry: {otlp_endpoint: 'http://h:4318'}",
 }
 
 
