@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from gateway_http import RestApp
 from services import certificates, rest_server
 from services.config import Address, Config
+from services.named import StartError
 from services.reload import Change, Source
 from services.routing.table import Table
-from services.runtime import Runtime, StartError
+from services.runtime import Runtime
 from services.server import face
 from services.upstream.transport import Transport
 from services.worker_seat import Seat

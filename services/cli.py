@@ -9,10 +9,10 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from services.commands import examples
+from services.version import version
 
 BAD_USAGE = 2
 
@@ -85,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="`tetrad COMMAND --help` tells more, with examples.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"tetrad {_version()}")
+    parser.add_argument("--version", action="version", version=f"tetrad {version()}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     _add_serve(commands)
     _add_demo(commands)
@@ -97,13 +97,6 @@ def _parser() -> argparse.ArgumentParser:
     _add_codec(commands)
     _add_completion(commands)
     return parser
-
-
-def _version() -> str:
-    try:
-        return version("tetrad")
-    except PackageNotFoundError:  # run from a checkout that was not installed
-        return "0"
 
 
 Commands = argparse._SubParsersAction  # argparse names the type of its result nowhere else

@@ -6,13 +6,11 @@ Calls in flight end as they began. Knows no sockets of callers.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from random import Random, SystemRandom
-from typing import Any, Final
+from typing import Final
 
 from gateway_http import RestSettings
 from gateway_http.pages import playground
@@ -26,16 +24,16 @@ from services.config import Config, Fault
 from services.dispatch import Dispatch
 from services.embed import EmbedService
 from services.errors import (
-    DeadlineExceeded,
     Overloaded,
     Reason,
     TetradError,
-    UpstreamUnavailable,
 )
 from services.inflight import InFlight
 from services.ledger import Ledger, LedgerFault
+from services.life import Life
 from services.limits import Limiter
 from services.models import ModelService
+from services.named import StartError, clash, first_answer
 from services.rerank import RerankService
 from services.routing.admission import Admission
 from services.routing.budget import RetryBudget
@@ -48,17 +46,11 @@ from services.telemetry.metrics import Metrics
 from services.telemetry.trace_export import Answer
 from services.telemetry.tracing import Tracing, tracing
 from services.transcribe import TranscribeService
-from services.upstream import probe
 from services.upstream.base import Timeouts
 from services.upstream.transport import Transport
+from services.version import version
 from services.watch import Watch
 from services.worker_seat import Seat
-
-FIRST_ANSWER: Final = 10.0
-"""Seconds that a server named by `--upstream` may take to answer at the start."""
-
-_ASK_AGAIN: Final = 0.25
-"""Seconds between two attempts to reach it."""
 
 _LAST_SPANS: Final = 5.0
 """Seconds that the receiver of traces gets at the end to take what waits."""
@@ -70,50 +62,6 @@ _LAST_RECORDS: Final = 5.0
 """Seconds that the ledger gets at the end to write what waits."""
 
 _log = logging.getLogger("tetrad")
-
-
-class StartError(Exception):
-    """The gateway cannot run on this configuration; `faults` are for the user."""
-
-    def __init__(self, faults: list[Fault]) -> None:
-        super().__init__("\n".join(map(str, faults)))
-        self.faults = faults
-
-
-@dataclass(slots=True)
-class Life:
-    """What the REST face sees of the process: readiness and drain."""
-
-    runtime: Runtime
-
-    @property
-    def draining(self) -> bool:
-        """Whether no further call is let in."""
-        return self.runtime.in_flight.draining
-
-    def enter(self) -> None:
-        """A call begins. Raises errors.Draining and errors.Overloaded."""
-        self.runtime.in_flight.__enter__()
-
-    def leave(self) -> None:
-        """A call that had entered has ended."""
-        self.runtime.in_flight.__exit__(None, None, None)
-
-    def ready(self) -> tuple[bool, dict[str, Any]]:
-        """Ready unless draining; the generation, why a newer one was not taken, each model."""
-        table = self.runtime.router.table
-        models = {
-            model.name: {
-                "type": model.type,
-                "ready": model.ready,
-                "providers": {route.name: route.ready for route in model.routes},
-            }
-            for model in table.models
-        }
-        details: dict[str, Any] = {"draining": self.draining, "generation": table.generation}
-        if self.runtime.refused:
-            details["not_taken"] = self.runtime.refused
-        return not self.draining, {**details, "models": models}
 
 
 class Runtime:
@@ -128,7 +76,7 @@ class Runtime:
         self.router = Router(Table(()), random)
         self.in_flight = InFlight()
         self.admission = Admission(random, time.monotonic)
-        self.metrics = Metrics()
+        self.metrics = Metrics(version=version())
         self.limiter = _limiter(config)
         ledger = config.ledger
         self.ledger = Ledger(ledger.url, self._prices, ledger.max_queue) if ledger.url else None
@@ -161,7 +109,7 @@ class Runtime:
         self._found: list[tuple[RoutedModel, Watched]] = []
         self._watched: list[Watched] = []
         self._watch = Watch([], transport, config.probes.interval)
-        self._live = Life(self)
+        self._live = Life(self.in_flight, self.router, lambda: self.refused)
         self._pages = self._make_pages(seat)
         self._full = _full(config.limits.max_queue)
         self._measure()
@@ -190,7 +138,7 @@ class Runtime:
         if self.tracing is not None:
             self.tracing.export.start()
         for url in config.upstreams:
-            recognised = await _first_answer(self.transport, url)
+            recognised = await first_answer(self.transport, url)
             self._found += assembly.found_models(config, url, recognised, self.transport)
         await self.take(config, generation)
 
@@ -223,7 +171,7 @@ class Runtime:
         for model, one in self._found:
             known = models.setdefault(model.name, model)
             if known.type != model.type:
-                raise StartError([_clash(one.endpoint.url, known, model)])
+                raise StartError([clash(one.endpoint.url, known, model)])
             if known is not model:
                 known.routes += [one.route]
                 one.model = known
@@ -262,6 +210,7 @@ class Runtime:
             max_upload_bytes=config.limits.max_upload_bytes,
             cors=config.http.cors,
             relay=config.relay,
+            version=version(),
             heartbeat_first=config.heartbeat.first,
             heartbeat_every=config.heartbeat.every,
             pass_in=frozenset(config.metadata.pass_in),
@@ -401,29 +350,3 @@ def _wall(in_flight: int | None, queue: int | None) -> int | None:
     """Calls let in at all, those included whose body is still being read: twice what may be
     served, since a model's share is let in beyond, and what may wait."""
     return None if in_flight is None or queue is None else 2 * in_flight + queue
-
-
-def _clash(url: str, known: RoutedModel, found: RoutedModel) -> Fault:
-    said = f"its model `{found.name}` is of type {found.type}, one of that name is {known.type}"
-    hint = "give one of them another name in a configuration"
-    return Fault("", 0, 0, f"--upstream {url}", said, hint)
-
-
-async def _first_answer(transport: Transport, url: str) -> probe.Recognised:
-    """What the server at an `--upstream URL` is. It may still be starting. Raises StartError."""
-    until = asyncio.get_running_loop().time() + FIRST_ANSWER
-    said = "it does not answer"
-    try:
-        async with asyncio.timeout_at(until):
-            while True:
-                try:
-                    return await probe.recognise(transport, url, "")
-                except (UpstreamUnavailable, DeadlineExceeded) as error:
-                    said = str(error)
-                await asyncio.sleep(_ASK_AGAIN)
-    except TimeoutError:
-        said = f"no answer within {FIRST_ANSWER:g} s: {said}"
-    except TetradError as error:
-        said = str(error)
-    hint = "start the server, or correct the URL"
-    raise StartError([Fault("", 0, 0, f"--upstream {url}", said, hint)])

@@ -25,7 +25,8 @@ LAYERS: list[tuple[str, str]] = [
         " services.upstream_error services.body services.upload services.call services.inflight"
         " services.metadata services.sse services.multipart services.form services.config"
         " services.auth services.usage services.estimate services.telemetry services.ledger"
-        " services.limits services.languages services.transcript services.certificates",
+        " services.limits services.languages services.transcript services.certificates"
+        " services.version",
     ),
     ("providers", "services.upstream services.routing"),
     (
@@ -37,7 +38,8 @@ LAYERS: list[tuple[str, str]] = [
     ("faces", "services.server gateway_http"),
     (
         "app",
-        "services.app services.runtime services.reload services.assembly services.watch"
+        "services.app services.runtime services.life services.named services.reload"
+        " services.assembly services.watch"
         " services.rest_server services.socket_file services.worker_channel services.worker_seat"
         " services.worker_pages",
     ),

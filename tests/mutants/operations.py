@@ -159,7 +159,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     Mutant(
         "the-generation-is-not-told",
         "G37",
-        "services/runtime.py",
+        "services/life.py",
         find='"generation": table.generation}',
         replace='"generation": 1}',
         tests=(_RELOADED + "test_a_hang_up_takes_a_file_that_did_not_change",),
