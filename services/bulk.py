@@ -28,7 +28,10 @@ _log = logging.getLogger("tetrad")
 
 
 class Bulk:
-    """One stream under way. `answer` answers an item, on a call of the item's own."""
+    """One stream under way. `answer` answers an item, on a call of the item's own.
+
+    items: answered so far, `failed` of them with an error.
+    """
 
     def __init__(
         self,
@@ -40,8 +43,9 @@ class Bulk:
         self._call = call
         self._error_status = error_status
         self._room = asyncio.Condition()
-        self._items = self._bytes = 0
+        self._open = self._bytes = 0
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self.items = self.failed = 0
         self._answers: asyncio.Queue[tuple[Body, int] | None] = asyncio.Queue()
 
     async def read(self, requests: AsyncIterator[Body]) -> None:
@@ -59,12 +63,12 @@ class Bulk:
         if self._is_full(size):
             async with self._room:
                 await self._room.wait_for(lambda: not self._is_full(size))
-        self._items += 1
+        self._open += 1
         self._bytes += size
 
     def _is_full(self, size: int) -> bool:
-        too_large = self._items > 0 and self._bytes + size > IN_FLIGHT_BYTES
-        return self._items >= IN_FLIGHT or too_large
+        too_large = self._open > 0 and self._bytes + size > IN_FLIGHT_BYTES
+        return self._open >= IN_FLIGHT or too_large
 
     def _start(self, body: Body, size: int) -> None:
         item = body.parsed()
@@ -89,6 +93,7 @@ class Bulk:
             deadline=self._call.deadline,
             headers=self._call.headers,
             principal=self._call.principal,
+            item=True,
         )
         answer: Any = codec.message_class("BulkEmbedResponse")(id=name)
         try:
@@ -105,6 +110,9 @@ class Bulk:
             answer.error.MergeFromString(self._error_status(errors.Internal(), call.id))
         finally:
             del self._tasks[name]
+        self.items += 1
+        self.failed += answer.HasField("error")
+        self._call.model = self._call.model or call.model
         body = Body.from_wire("BulkEmbedResponse", answer.SerializeToString())
         self._answers.put_nowait((body, size))
 
@@ -116,7 +124,7 @@ class Bulk:
         if batch[-1] is None and len(batch) > 1:
             self._answers.put_nowait(None)
         answers = [one for one in batch if one is not None]
-        self._items -= len(answers)
+        self._open -= len(answers)
         self._bytes -= sum(size for _, size in answers)
         async with self._room:
             self._room.notify_all()

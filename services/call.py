@@ -29,6 +29,8 @@ class Call:
     """One call. `deadline` is loop time, None without one; `headers` go to the upstream; `out`
     goes back to the caller with the first message.
 
+    `item`: it is one of a bulk's, which has a line of the log for all that went well.
+
     What happened to it, for logs, metrics and the ledger: `type` asked for, `model` and `endpoint`
     that answered, its `prices` of a million prompt and completion tokens, `attempts` at upstreams,
     seconds `queued` and spent at upstreams, `chunks` of the answer, `error` (its reason). Moments
@@ -46,6 +48,7 @@ class Call:
     headers: Mapping[str, str] = field(default_factory=dict)
     principal: Principal = ANONYMOUS
     include_usage: bool = False
+    item: bool = False
     out: dict[str, str] = field(default_factory=dict)
     usage: UsageRecord = field(default_factory=UsageRecord)
     model: str = ""

@@ -17,6 +17,7 @@ from services.call import Call
 from services.dispatch import Dispatch, Unary
 from services.parts import together
 from services.routing.table import RoutedModel
+from services.telemetry.logs import log_bulk
 
 TYPE = "text-embeddings-inference"
 
@@ -112,12 +113,17 @@ class EmbedService:
         through = partial(self._packed, asyncio.Semaphore(ALONE))
         bulk = Bulk(partial(self._answer, through=through), call, self._error_status)
         reader = asyncio.create_task(bulk.read(requests))
+        outcome = "OK"
         try:
             while batch := await bulk.next_batch():
                 yield batch
             await reader
+        except BaseException as error:
+            outcome = self._dispatch.outcome(call, error)
+            raise
         finally:
             await bulk.cancel(reader)
+            log_bulk(call, outcome, items=bulk.items, failed=bulk.failed)
 
 
 def _dimension(answer: Body, request: Body) -> int | None:

@@ -23,6 +23,8 @@ _STANDARD: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "
 
 _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, default=str)
 
+_WELL: Final = frozenset({"OK", "CANCELLED"})
+
 _USED: Final = ("prompt_tokens", "completion_tokens", "audio_seconds", "documents")
 
 FLUSH: Final = 0.05
@@ -94,7 +96,7 @@ def _json(created: float, level: int, name: str, message: str, more: Mapping[str
         return _ENCODER.encode(line)
 
 
-_LEVELS: Final = {logging.INFO: "info", logging.WARNING: "warning"}
+_LEVELS: Final = {logging.DEBUG: "debug", logging.INFO: "info", logging.WARNING: "warning"}
 
 
 @lru_cache(maxsize=2)
@@ -130,6 +132,8 @@ READABLE: Final[Mapping[str, Callable[[Any], str]]] = {
     "completion_tokens": lambda value: f"out {value}",
     "audio_seconds": lambda value: f"audio {value:g} s",
     "documents": lambda value: f"documents {value}",
+    "items": lambda value: f"items {value}",
+    "failed": lambda value: f"failed {value}" if value else "",
     "usage_source": lambda value: "" if value == "upstream" else str(value),
     "attempts": lambda value: f"{value} attempts" if value > 1 else "",
     "endpoint": lambda value: f"at {value}",
@@ -158,11 +162,21 @@ def set_up(log_format: str = "auto", stream: TextIO | None = None) -> None:
 def log_call(call: Call) -> None:
     """The line of a call that has ended: a sink of calls."""
     usage = call.usage
-    level = logging.INFO if usage.outcome in ("OK", "CANCELLED") else logging.WARNING
+    well = usage.outcome in _WELL
+    level = (logging.DEBUG if call.item else logging.INFO) if well else logging.WARNING
     if not calls.isEnabledFor(level):
         return
-    facts = _facts(call)
-    words = call.method, call.model or "-", call.error or usage.outcome
+    _write(level, (call.method, call.model or "-", call.error or usage.outcome), _facts(call))
+
+
+def log_bulk(call: Call, outcome: str, *, items: int, failed: int) -> None:
+    """The line of a bulk whose stream has ended: how many items it answered, and failed."""
+    level = logging.INFO if outcome in _WELL else logging.WARNING
+    facts = _facts(call) | {"outcome": outcome, "items": items, "failed": failed}
+    _write(level, (call.method, call.model or "-", call.error or outcome), facts)
+
+
+def _write(level: int, words: tuple[str, str, str], facts: dict[str, Any]) -> None:
     handlers = _root.handlers
     if len(handlers) == 1 and isinstance(handlers[0], JsonStream):
         handlers[0].put(level, calls.name, " ".join(words), facts)

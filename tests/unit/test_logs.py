@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
@@ -155,3 +156,39 @@ def test_a_call_below_the_level_is_not_written() -> None:
     logging.getLogger("tetrad").setLevel(logging.WARNING)
     logs.log_call(streamed())
     assert out.getvalue() == ""
+
+
+def test_a_bulk_has_one_line_and_only_items_that_failed_have_theirs() -> None:
+    out = io.StringIO()
+    logs.set_up("json", out)
+    good = ended_item("OK")
+    bad = ended_item("INVALID_ARGUMENT")
+    logs.log_call(good)
+    logs.log_call(bad)
+    logs.log_bulk(Call("req-9", "BulkEmbed", "grpc", model="e"), "OK", items=2, failed=1)
+    item, bulk = map(json.loads, out.getvalue().splitlines())
+    assert (item["level"], item["message"]) == ("warning", "Embed e INVALID_ARGUMENT")
+    assert (bulk["message"], bulk["items"], bulk["failed"]) == ("BulkEmbed e OK", 2, 1)
+    assert bulk["level"] == "info"
+
+
+def ended_item(outcome: str) -> Call:
+    return Call("req-9", "Embed", "grpc", item=True, model="e", usage=UsageRecord(outcome=outcome))
+
+
+async def test_lines_of_calls_go_out_together_and_before_what_comes_after_them() -> None:
+    out = io.StringIO()
+    logs.set_up("json", out)
+    logs.log_call(refused())
+    logs.log_call(refused())
+    assert out.getvalue() == ""
+    logging.getLogger("tetrad").warning("something else")
+    assert [json.loads(text)["message"] for text in out.getvalue().splitlines()] == [
+        "Chat - MODEL_NOT_FOUND",
+        "Chat - MODEL_NOT_FOUND",
+        "something else",
+    ]
+    logs.log_call(refused())
+    async with asyncio.timeout(10):
+        while out.getvalue().count("\n") < 4:
+            await asyncio.sleep(logs.FLUSH / 10)
