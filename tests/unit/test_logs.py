@@ -176,8 +176,20 @@ def ended_item(outcome: str) -> Call:
     return Call("req-9", "Embed", "grpc", item=True, model="e", usage=UsageRecord(outcome=outcome))
 
 
+class Written(io.StringIO):
+    """Says when something is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.more = asyncio.Event()
+
+    def write(self, text: str) -> int:
+        self.more.set()
+        return super().write(text)
+
+
 async def test_lines_of_calls_go_out_together_and_before_what_comes_after_them() -> None:
-    out = io.StringIO()
+    out = Written()
     logs.set_up("json", out)
     logs.log_call(refused())
     logs.log_call(refused())
@@ -188,7 +200,8 @@ async def test_lines_of_calls_go_out_together_and_before_what_comes_after_them()
         "Chat - MODEL_NOT_FOUND",
         "something else",
     ]
+    out.more.clear()
     logs.log_call(refused())
     async with asyncio.timeout(10):
-        while out.getvalue().count("\n") < 4:
-            await asyncio.sleep(logs.FLUSH / 10)
+        await out.more.wait()
+    assert len(out.getvalue().splitlines()) == 4
