@@ -10,7 +10,7 @@ PIP_COMPILE := $(CURDIR)/$(BIN)/pip-compile --quiet --generate-hashes --no-emit-
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: run test setup check lint types gen gen-check guards bench soak mutants test-interop \
+.PHONY: run test setup check lint types gen gen-check guards docs bench soak mutants test-interop \
   lock release clean help dev-environment
 
 run: ## start the gateway: the demo, or with CONFIG=tetrad.yaml, or in front of UPSTREAM=URL
@@ -24,7 +24,7 @@ test: setup ## the tests (ARGS="-k name" for some of them); under 8 minutes
 setup: ## .venv and .venv-gen from the lock files; quick when nothing changed
 	$(SETUP) dev gen
 
-check: setup lint types gen-check guards test ## what CI runs: all of the below, then test
+check: setup lint types gen-check guards docs test ## what CI runs: all of the below, then test
 
 lint: dev-environment ## ruff: rules and format
 	@$(BIN)/ruff check && $(BIN)/ruff format --check
@@ -37,6 +37,11 @@ gen-check: setup ## fail if gen/ is not what `make gen` writes
 
 guards: dev-environment ## buf lint, and the contract against proto/baseline/
 	@$(BIN)/python -m tools.guards
+
+docs: dev-environment ## the documentation as a site, in build/docs; any warning fails
+	$(SETUP) docs
+	@$(BIN)/python -m tools.docs
+	@.venv-docs/bin/python -m sphinx -W --keep-going -n -q -E -b html -d build/docs-trees docs build/docs
 
 gen: setup ## write gen/ from proto/
 	@.venv-gen/bin/python tools/gen.py
@@ -59,14 +64,14 @@ test-interop: dev-environment ## suites with foreign clients and servers (ONLY=c
 
 lock: dev-environment ## rewrite the lock files from requirements/*.in (UPGRADE=1 takes newer versions)
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] > (3, 11) and "make lock: run it with Python 3.11, the oldest that the pins must suit")'
-	@cd requirements && for lock in run dev gen; do echo "locking $$lock.txt ..."; \
+	@cd requirements && for lock in run dev gen docs; do echo "locking $$lock.txt ..."; \
 	  $(PIP_COMPILE) $(if $(UPGRADE),--upgrade) --output-file $$lock.txt $$lock.in || exit 1; done
 
 release: gen-check ## make today's contract the baseline that later changes are compared with
 	@$(BIN)/python -m tools.release $(if $(BREAKING),--breaking)
 
 clean: ## remove the environments and everything built
-	@rm -rf .venv .venv-gen build dist gen/dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf .venv .venv-gen .venv-docs build dist gen/dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help: ## this table

@@ -23,8 +23,8 @@ from packaging.version import Version
 from tools import guards
 
 ROOT = Path(__file__).resolve().parent.parent
-LOCKS = ("run", "dev", "gen")
-PROMISED = "run test setup check gen bench soak mutants test-interop release help"
+LOCKS = ("run", "dev", "gen", "docs")
+PROMISED = "run test setup check gen docs bench soak mutants test-interop release help"
 TARGETS = [*PROMISED.split(), "lock", "lint", "types", "clean"]
 
 # In pieces, so that this file does not name what it forbids.

@@ -39,6 +39,7 @@ ENVIRONMENTS = {
     "run": Environment(".venv", "requirements/run.txt", "the gateway and its demo", True),
     "dev": Environment(".venv", "requirements/dev.txt", "gateway, tests and tools", True, ("run",)),
     "gen": Environment(".venv-gen", "requirements/gen.txt", "the code generator", False),
+    "docs": Environment(".venv-docs", "requirements/docs.txt", "the documentation", False),
 }
 
 

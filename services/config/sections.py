@@ -96,7 +96,7 @@ class Http(Section):
         description="Origins of web pages that may call: scheme://host[:port], or * for any.",
     )
     playground: Switch = Field(
-        default=True, description="Whether / answers with the playground page."
+        default=True, description="Whether / is the playground and /docs the API reference."
     )
     tls: Tls | None = Field(
         default=None, description="Certificates; without them the port is plaintext."
