@@ -10,7 +10,7 @@ import contextlib
 import gc
 import logging
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -26,6 +26,9 @@ from services.upstream.transport import Transport
 from services.worker_seat import Seat
 
 __all__ = ["BindErrors", "Running", "StartError", "gateway", "serve"]
+
+STRAGGLERS = 0.25
+"""Seconds for calls on their way to a gateway that is told to end."""
 
 _CLOSING = 1.0
 """Seconds that pages, connections and last statuses get to end when all calls have."""
@@ -50,11 +53,17 @@ class Running:
     http: Address | None
     runtime: Runtime
     rest: RestApp | None
+    _not_serving: Callable[[], Awaitable[None]]
 
     @property
     def table(self) -> Table:
         """The models in use."""
         return self.runtime.router.table
+
+    async def drain(self) -> None:
+        """Let no further call in, and say so to who asks for health."""
+        self.runtime.in_flight.drain()
+        await self._not_serving()
 
     async def take(self, config: Config, generation: int) -> None:
         """Go on with another configuration. Raises StartError, and nothing has changed then."""
@@ -78,7 +87,11 @@ async def gateway(config: Config, seat: Seat | None = None) -> AsyncIterator[Run
         runtime = await Runtime.start(config, transport, seat)
         try:
             grpc_face = face.GrpcFace(
-                runtime.services, runtime.grpc, shared=seat is not None, certificates=tls.grpc
+                runtime.services,
+                runtime.grpc,
+                shared=seat is not None,
+                age=config.grpc.max_connection_age,
+                certificates=tls.grpc,
             )
             app = RestApp(runtime.services, runtime.rest_settings()) if config.http else None
             rest = rest_server.RestServer(app, tls.http) if app else None
@@ -86,7 +99,7 @@ async def gateway(config: Config, seat: Seat | None = None) -> AsyncIterator[Run
                 tls.watched(),
                 _faces(runtime, grpc_face, rest, seat) as (grpc_at, http_at),
             ):
-                yield Running(grpc_at, http_at, runtime, app)
+                yield Running(grpc_at, http_at, runtime, app, grpc_face.not_serving)
         finally:
             await runtime.close()
     finally:
@@ -232,6 +245,10 @@ async def _run(
                 reloads.cancel()
                 await asyncio.wait({reloads})
         _log.info("stopping: open calls have %g s to end", running.runtime.config.drain.grace)
+        await running.drain()
+        # Calls that are on their way to a gateway without others would meet a closed port, and
+        # their clients could not tell what became of them: they are refused in order instead.
+        await asyncio.sleep(min(STRAGGLERS, running.runtime.config.drain.grace))
 
 
 async def _reload(running: Running, source: Source) -> None:

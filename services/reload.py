@@ -33,6 +33,7 @@ FIXED = (
     "workers",
     "grpc.address",
     "grpc.tls",
+    "grpc.max_connection_age",
     "http.address",
     "http.tls",
     "limits.max_request_bytes",

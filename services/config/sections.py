@@ -81,6 +81,11 @@ class Grpc(Section):
     tls: Tls | None = Field(
         default=None, description="Certificates; without them the port is plaintext."
     )
+    max_connection_age: Seconds | None = Field(
+        default=1800.0,
+        description="After so long a connection takes no further call and its client makes a new "
+        "one, so that calls spread over replicas that joined later; null keeps connections.",
+    )
 
 
 class Http(Section):

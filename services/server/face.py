@@ -25,6 +25,9 @@ from services.server.health import Health
 _OVER = 1024 * 1024
 """Our own size limit must strike before grpc's, whose error carries no details."""
 
+_FOR_EVER = 2**31 - 1
+"""Milliseconds that grpc takes for no limit."""
+
 _REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 
 
@@ -32,8 +35,11 @@ class BindError(OSError):
     """The address cannot be listened on."""
 
 
-def options(max_request_bytes: int, *, shared: bool = False) -> list[tuple[str, int]]:
-    """Channel arguments of the server; `shared` with other processes of ours."""
+def options(
+    max_request_bytes: int, *, shared: bool = False, age: float | None = None
+) -> list[tuple[str, int]]:
+    """Channel arguments of the server; `shared` with other processes of ours. `age`: seconds after
+    which a connection takes no further call, None for ever."""
     return [
         ("grpc.max_receive_message_length", max_request_bytes + _OVER),
         ("grpc.max_send_message_length", -1),
@@ -47,7 +53,7 @@ def options(max_request_bytes: int, *, shared: bool = False) -> list[tuple[str, 
         ("grpc.keepalive_timeout_ms", 20_000),
         # Load balancers pin a connection to a replica: make clients come back now and then. The
         # grace is longer than any stream may be.
-        ("grpc.max_connection_age_ms", 30 * 60_000),
+        ("grpc.max_connection_age_ms", _FOR_EVER if age is None else int(age * 1000)),
         ("grpc.max_connection_age_grace_ms", 61 * 60_000),
         ("grpc.max_concurrent_streams", 1000),
         # The window of a stream is not grown beyond need: an upload that an upstream does not take
@@ -69,10 +75,11 @@ class GrpcFace:
         settings: Settings,
         *,
         shared: bool = False,
+        age: float | None = None,
         certificates: Certificates | None = None,
     ) -> None:
         self._credentials = _credentials(certificates) if certificates else None
-        options_ = options(settings.max_request_bytes, shared=shared)
+        options_ = options(settings.max_request_bytes, shared=shared, age=age)
         self._server = grpc.aio.server(options=options_)
         names = [plan.name for plan in codec.service_plans()]
         self._health = Health(["", *names])

@@ -69,3 +69,9 @@ def test_the_grpc_server_pings_and_lets_itself_be_pinged() -> None:
     assert told["grpc.keepalive_timeout_ms"] <= 20_000
     assert told["grpc.keepalive_permit_without_calls"] == 1
     assert told["grpc.http2.min_recv_ping_interval_without_data_ms"] <= 10_000
+
+
+def test_a_connection_s_age_is_configured_or_without_end() -> None:
+    """Balancers pin a connection to a replica; those who balance by themselves need no end."""
+    assert dict(options(1, age=90.0))["grpc.max_connection_age_ms"] == 90_000
+    assert dict(options(1))["grpc.max_connection_age_ms"] == 2**31 - 1  # grpc's word for none

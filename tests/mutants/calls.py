@@ -382,4 +382,16 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         ),
         why="requests that killed a server are sent again",
     ),
+    Mutant(
+        "an-idle-gateway-closes-at-once",
+        "G36",
+        "services/app.py",
+        find="        await asyncio.sleep(min(STRAGGLERS, running.runtime.config.drain.grace))\n",
+        replace="",
+        tests=(
+            "tests/program/test_stop.py"
+            "::test_calls_on_their_way_to_an_idle_gateway_that_ends_are_refused_in_order",
+        ),
+        why="a rollout loses the calls of that moment",
+    ),
 )

@@ -98,7 +98,8 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "G3",
         "services/upstream/openai.py",
         find="                    Body.from_json(codec.CHUNK, c.data, c.value)\n",
-        replace="""                    Body.from_json(codec.CHUNK, c.data.replace(b'"length"', b'"stop"'))\n""",
+        replace="                    Body.from_json("
+        """codec.CHUNK, c.data.replace(b'"length"', b'"stop"'))\n""",
         tests=("tests/faces/test_chat.py::test_a_finish_reason_is_never_changed",),
         why="a cut answer claims that it ended by itself",
     ),

@@ -69,6 +69,26 @@ async def test_an_open_stream_finishes_while_readiness_says_that_we_leave(
         served.assert_gone()
 
 
+async def test_calls_on_their_way_to_an_idle_gateway_that_ends_are_refused_in_order(
+    upstream: FakeUpstream, tmp_path: Path
+) -> None:
+    """G36: whoever calls in that moment is told so, on both faces, and may go elsewhere."""
+    async with before(upstream, tmp_path) as served:
+        health = served.gate.channel.unary_stream("/grpc.health.v1.Health/Watch")(b"")
+        assert await health.read() == b"\x08\x01"  # SERVING
+        served.program.send(signal.SIGTERM)
+        assert await health.read() == b"\x08\x02"  # NOT_SERVING, with no call in work
+        case = Case("late", "Chat", REQUEST, None)
+        over_rpc, over_http = await asyncio.gather(
+            over_grpc(served.gate, case), over_rest(served.gate, case)
+        )
+        assert over_rpc.failure is not None
+        assert over_http.failure is not None
+        assert (over_rpc.failure["code"], over_rpc.failure["reason"]) == ("UNAVAILABLE", "DRAINING")
+        assert (over_http.failure["status"], over_http.failure["code"]) == (503, "draining")
+        assert await served.program.exit() == 0
+
+
 async def test_a_stream_that_outlives_the_grace_is_ended_with_a_status(
     upstream: FakeUpstream, tmp_path: Path
 ) -> None:

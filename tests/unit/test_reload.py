@@ -299,6 +299,7 @@ def test_a_start_with_a_bad_file_is_refused(path: Path) -> None:
 FIXED = {
     "workers": "workers: 2",
     "grpc.address": "grpc: {address: '127.0.0.1:1'}",
+    "grpc.max_connection_age": "grpc: {max_connection_age: null}",
     "http.address": "http: {address: '127.0.0.1:1'}",
     "http": "http: null",
     "limits.max_request_bytes": "limits: {max_request_bytes: 5}",
