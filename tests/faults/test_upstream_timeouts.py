@@ -192,8 +192,7 @@ async def test_a_callers_deadline_is_named(upstream: FakeUpstream) -> None:
     async with adapter(upstream, timeouts=LONG) as one:
         call = a_call()
         call.deadline = asyncio.get_running_loop().time() + SHORT
-        with pytest.raises(errors.DeadlineExceeded) as raised:
-            with call.limit(30.0, "total"):
-                await one.chat(chat(), call)
+        with pytest.raises(errors.DeadlineExceeded) as raised, call.limit(30.0, "total"):
+            await one.chat(chat(), call)
         await asyncio.wait_for(upstream.requests[0].disconnected.wait(), 2)
     assert raised.value.which == "deadline"
