@@ -38,6 +38,11 @@ _DETAILS = {
 }
 
 
+def _wire(message: Any) -> bytes:
+    wire: bytes = message.SerializeToString()
+    return wire
+
+
 @dataclass
 class Gateway:
     """A gateway under test. `rest` has no retries."""
@@ -59,7 +64,7 @@ class Gateway:
         }
         return kinds[rpc.client_streaming, rpc.server_streaming](
             rpc.path,
-            request_serializer=lambda message: message.SerializeToString(),
+            request_serializer=_wire,
             response_deserializer=codec.message_class(rpc.response).FromString,
         )
 
