@@ -70,6 +70,8 @@ async def _serve(seat: Seat) -> int:
     logs.set_up(seat.config.telemetry.log_format)
     for handler in logging.getLogger().handlers:
         handler.addFilter(_Names(seat.number))
+        if isinstance(handler, logs.JsonStream):
+            handler.always = {"worker": seat.number, "pid": os.getpid()}
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, _warn)
 
