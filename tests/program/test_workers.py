@@ -127,8 +127,14 @@ async def test_two_workers_share_both_ports_and_speak_with_one_voice(
         assert now["models"]["chatty"]["ready"] is True
         assert {(one["state"], one["generation"]) for one in now["workers"]} == {("ready", 1)}
 
-        chats = len([line for line in served.program.stderr if '"method":"Chat"' in line])
-        assert [await counted(served) for _ in range(6)] == [chats] * 6
+        def chats() -> int:
+            return len([line for line in served.program.stderr if '"method":"Chat"' in line])
+
+        async def all_told() -> bool:  # lines of calls go out a little later than their answers
+            return chats() == await counted(served)
+
+        await until(all_told)
+        assert [await counted(served) for _ in range(6)] == [chats()] * 6
 
         async with httpx.AsyncClient(base_url=served.gate.url, timeout=20) as client:
             asked = (await client.get("/health")).status_code  # a connection to one of them
