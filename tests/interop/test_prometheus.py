@@ -108,6 +108,7 @@ def _configured(folder: Path, fakes: dict[str, FakeUpstream], named: str, nobody
         probes={"interval": 1},
         breaker={"failures": 3, "cooldown": 3600},
         ledger={"url": f"jsonl:{folder / 'usage.jsonl'}"},
+        telemetry={"otlp_endpoint": nobody},
     )
 
 
